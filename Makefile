@@ -1,0 +1,46 @@
+# The two commands: `make bench` and `make test`. Both build .venv first where it is missing.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help bench test format clean
+
+help:
+	@echo "make bench    measure; writes bench-results/ (ARGS='--help' lists the options)"
+	@echo "make test     format, lint, types, tests and doctests: what CI runs"
+	@echo "make format   rewrite the code as 'make test' wants it"
+	@echo "make clean    remove caches and builds; keeps $(VENV) and bench-results/"
+	@echo "PYTHON=...    the interpreter that builds $(VENV): Python 3.11 or newer"
+
+bench: $(INSTALLED)
+	$(BIN)/jetfold bench $(ARGS)
+
+# One thread per worker: two workers with a thread pool each would fight for the cores.
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "jetfold needs Python 3.11 or newer; there is no '$(PYTHON)' here." \
+	         "Install it, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "jetfold needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	         "Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; } >&2
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[torch,bench,dev]'
+	@touch $@

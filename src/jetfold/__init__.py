@@ -1,0 +1,32 @@
+"""Linear differential operators of functions written in PyTorch, in one forward pass.
+
+See `laplacian`, `partials` and `derivatives`; `explain` shows what an operator carries.
+"""
+
+from .explain import check, explain
+from .operators import (
+    Operator,
+    biharmonic,
+    derivatives,
+    jet,
+    laplacian,
+    partials,
+    weighted_laplacian,
+)
+from .warn import JetfoldWarning, strict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "JetfoldWarning",
+    "Operator",
+    "biharmonic",
+    "check",
+    "derivatives",
+    "explain",
+    "jet",
+    "laplacian",
+    "partials",
+    "strict",
+    "weighted_laplacian",
+]

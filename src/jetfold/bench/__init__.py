@@ -1,0 +1,9 @@
+"""What `jetfold bench` measures.
+
+networks    the network, as numpy arrays: every framework evaluates the same one
+backends    what is asked of a framework, and which there are
+torch       the same, for PyTorch
+measure     the timing
+suite       which operators, methods and modes, and what is recorded of each
+report      table, CSV file and picture
+"""

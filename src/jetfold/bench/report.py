@@ -1,0 +1,288 @@
+"""The table, the CSV file and the picture of a run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from .backends import Backend
+from .networks import widths
+from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
+
+# Okabe and Ito's colours, told apart in every form of colour blindness and in grey.
+COLOURS = {
+    "nested": "#999999",
+    "standard": "#E69F00",
+    "collapsed": "#56B4E9",
+    "minimal": "#0072B2",
+}
+
+NAMES = {
+    "nested": "nested first-order AD",
+    "standard": "standard Taylor mode",
+    "collapsed": "collapsed Taylor mode",
+    "minimal": "jetfold (minimal)",
+}
+
+SPREAD = 0.3
+"""From which distance of the quartiles, relative to the median, a run counts as disturbed."""
+
+FIELDS = (
+    "framework",
+    "operator",
+    "dimension",
+    "method",
+    "mode",
+    "vectors",
+    "median ms",
+    "min ms",
+    "lower quartile ms",
+    "upper quartile ms",
+    "repeats",
+    "speed-up",
+    "limit ms",
+    "time/limit",
+    "relative error",
+    "compile s",
+    "batch",
+    "dtype",
+    "device",
+    "width",
+    "seed",
+)
+"""The columns of the CSV file."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What was the same for the whole run.
+
+    Attributes:
+        versions: of the framework, with the device and the threads.
+    """
+
+    framework: str
+    versions: str
+    device: str
+    dtype: str
+    settings: Settings
+
+    @classmethod
+    def of(cls, backend: Backend, settings: Settings) -> Environment:
+        """The environment of a backend."""
+        return cls(backend.name, backend.versions(), backend.device, backend.dtype, settings)
+
+    def lines(self) -> list[str]:
+        """For the head of the table."""
+        hidden = " → ".join(map(str, widths(0, self.settings.width)[1:]))
+        paper = " (the paper's)" if self.settings.width == 1 else f" ({self.settings.width:g}×)"
+        return [
+            f"{self.versions}, {self.dtype}, batch {self.settings.batch}",
+            f"tanh network D → {hidden}{paper}, seed {self.settings.seed}, without autograd",
+        ]
+
+
+def legend(settings: Settings) -> str:
+    """What the columns of the table mean."""
+    points = min(REFERENCE_POINTS, settings.batch)
+    return (
+        "vectors: carried at every node of the network. ms: median time of one evaluation. "
+        "speed-up: against nested in the same mode. time/limit: against one plain forward pass "
+        "on batch × vectors rows. error: largest |error| / largest |value|, against nested in "
+        f"float64 at the first {points} points."
+    )
+
+
+def table(rows: Sequence[Row], dtype: str) -> Table:
+    """All rows, operator by operator, for a terminal."""
+    made = Table(
+        header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )  # 80 columns wide at most
+    for name in ("operator", "method"):
+        made.add_column(name, no_wrap=True)
+    for name in ("vectors", "ms", "speed-up", "time/\nlimit", "error"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for (_, mode), group in groupby(rows, key=lambda row: (row.operator, row.mode)):
+        found = list(group)
+        heading = [found[0].label, f"D = {found[0].dimension}", mode]
+        for position, row in enumerate(found):
+            last = position == len(found) - 1
+            bad = not row.relative_error <= TOLERANCE[dtype]
+            made.add_row(
+                Text("\n".join(heading[position:] if last else heading[position : position + 1])),
+                Text(row.method, style="bold" if row.method == "minimal" else ""),
+                _shown(row.vectors, "d"),
+                _milliseconds(row.time.median),
+                _shown(row.speedup, ".2f", "×"),
+                _shown(row.over_limit, ".2f"),
+                Text(_shown(row.relative_error, ".1e"), style="bold red" if bad else ""),
+                end_section=last,
+            )
+    return made
+
+
+def _shown(value: Any, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None:
+    """One line per row, times in milliseconds, what does not apply left empty."""
+    settings = environment.settings
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        for row in rows:
+            milliseconds = (row.time.median, row.time.minimum, row.time.lower, row.time.upper)
+            writer.writerow(
+                [
+                    environment.framework,
+                    row.operator,
+                    row.dimension,
+                    row.method,
+                    row.mode,
+                    _shown(row.vectors, "d"),
+                    *(f"{1e3 * value:.6g}" for value in milliseconds),
+                    row.time.repeats,
+                    _shown(row.speedup, ".4g"),
+                    _shown(None if row.limit is None else 1e3 * row.limit, ".6g"),
+                    _shown(row.over_limit, ".4g"),
+                    _shown(row.relative_error, ".3g"),
+                    _shown(row.compile_s, ".3g"),
+                    settings.batch,
+                    environment.dtype,
+                    environment.device,
+                    f"{settings.width:g}",
+                    settings.seed,
+                ]
+            )
+
+
+# ------------------------------------------------------------------ the picture
+
+
+def plot(rows: Sequence[Row], environment: Environment, path: Path) -> None:
+    """Time per evaluation by operator and method, one panel per mode, on a logarithmic scale."""
+    modes = [mode for mode in MODES if any(row.mode == mode for row in rows)]
+    operators = list(dict.fromkeys((row.operator, row.label, row.dimension) for row in rows))
+    methods = [method for method in METHODS if any(row.method == method for row in rows)]
+    panel = max(4.2, 0.6 + 0.33 * len(operators) * (len(methods) + 1))
+    figure = Figure(figsize=(0.8 + panel * len(modes), 5.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    for axis, mode in zip(axes, modes, strict=True):
+        _panel(axis, [row for row in rows if row.mode == mode], operators, methods)
+        axis.set_title(mode, fontsize=12, pad=8)
+    shown = [1e3 * t for row in rows for t in (row.time.lower, row.time.upper, row.limit) if t]
+    axes[0].set_ylim(min(shown) / 1.6, max(shown) * 1.6)
+    axes[0].set_ylabel("time of one evaluation (ms), logarithmic", fontsize=11)
+    handles: list[Any] = [Patch(color=COLOURS[method], label=NAMES[method]) for method in methods]
+    if any(row.limit is not None for row in rows):
+        name = "limit: plain forward pass, batch × vectors rows"
+        handles.append(Line2D([], [], color="black", linewidth=2.2, label=name))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10
+    )
+    settings = environment.settings
+    figure.suptitle(
+        f"Differential operators of a tanh network, {environment.dtype}, batch {settings.batch}\n",
+        fontsize=13,
+        fontweight="bold",
+    )
+    figure.text(
+        0.5,
+        0.925,
+        f"{environment.versions}. Above the bars: speed-up against nested first-order AD.",
+        ha="center",
+        fontsize=9.5,
+        color="#444444",
+    )
+    figure.savefig(path)
+
+
+def _panel(
+    axis: Axes,
+    rows: Sequence[Row],
+    operators: Sequence[tuple[str, str, int]],
+    methods: Sequence[str],
+) -> None:
+    width = 0.82 / len(methods)
+    for row in rows:
+        place = operators.index((row.operator, row.label, row.dimension))
+        x = place + (methods.index(row.method) - (len(methods) - 1) / 2) * width
+        top = 1e3 * row.time.median
+        axis.bar(x, top, 0.94 * width, color=COLOURS[row.method], zorder=2)
+        spread = [[top - 1e3 * row.time.lower], [1e3 * row.time.upper - top]]
+        axis.errorbar(x, top, spread, color="#333333", linewidth=0.9, zorder=3)
+        if row.limit is not None:
+            half = 0.47 * width
+            axis.hlines(1e3 * row.limit, x - half, x + half, color="black", linewidth=2.2, zorder=4)
+        if row.speedup is not None and row.method != "nested":
+            peak = max(1e3 * row.time.upper, top, 1e3 * (row.limit or 0))
+            axis.annotate(
+                f"{row.speedup:.1f}×",
+                (x, peak),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8.5,
+                fontweight="bold" if row.method == "minimal" else "normal",
+            )
+    labels = [
+        f"{label[0].upper()}{label[1:]}\nD = {dimension}" for _, label, dimension in operators
+    ]
+    axis.set_xticks(range(len(operators)), [label.replace(" L", "\nL") for label in labels])
+    axis.set_xlim(-0.55, len(operators) - 0.45)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.tick_params(axis="x", length=0, labelsize=10)
+    axis.tick_params(axis="y", labelsize=9, length=0)
+    axis.grid(axis="y", color="#DDDDDD", linewidth=0.8, zorder=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+def noise(rows: Sequence[Row]) -> str:
+    """A warning if the calls of a method took very different times, else ""."""
+    noisy = [row for row in rows if row.time.upper - row.time.lower > SPREAD * row.time.median]
+    if not noisy:
+        return ""
+    return (
+        f"The machine was busy: in {len(noisy)} of {len(rows)} rows the quartiles are more than "
+        f"{SPREAD:.0%} of the median apart. Repeat the run when it is idle, or with a larger "
+        "--budget."
+    )
+
+
+def complaints(outcome: Outcome, dtype: str) -> list[str]:
+    """Why the run fails: what could not be measured, and what is not exact enough."""
+    found = [f"could not be measured: {failure}" for failure in outcome.failures]
+    found += [
+        f"{row.label}, {row.method}, {row.mode}: relative error {row.relative_error:.1e} exceeds "
+        f"the {TOLERANCE[dtype]:.0e} allowed in {dtype}"
+        for row in outcome.too_inexact(dtype)
+    ]
+    return found

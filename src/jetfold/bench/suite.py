@@ -1,0 +1,299 @@
+"""Which operators are measured, by which methods, and what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..explain import explain
+from ..operators import biharmonic, laplacian, partials, weighted_laplacian
+from ..transform import METHODS as ALL_METHODS
+from .backends import Backend
+from .measure import Timing, once, take_turns
+from .networks import mlp
+
+METHODS = tuple(reversed(ALL_METHODS))
+"""nested first: the others are compared with it."""
+
+MODES = ("eager", "compiled")
+
+REFERENCE_POINTS = 32
+"""How many points of the batch are compared with float64."""
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
+"""The largest relative error that passes, by dtype."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator in a number of coordinates.
+
+    Attributes:
+        label: what it is called in tables.
+        operator: from a converter of numpy arrays to arrays of the framework to the transform.
+        vectors: how many vectors the methods carry.
+    """
+
+    label: str
+    dimension: int
+    operator: Callable[[Callable[[np.ndarray], Any]], Callable[..., Any]]
+    vectors: Mapping[str, int]
+
+
+def _laplacian(dimension: int, seed: int) -> Case:
+    vectors = explain(laplacian, dimension).vectors
+    return Case("Laplacian", dimension, lambda _: laplacian, vectors)
+
+
+def _weighted_laplacian(dimension: int, seed: int) -> Case:
+    """Tr(σσᵀ∇²f) with a constant σ of full rank, and so what the Laplacian carries."""
+    sigma = np.random.default_rng(seed).normal(size=(dimension, dimension)) / dimension**0.5
+    sigma = sigma.astype(np.float32)
+    vectors = explain(laplacian, dimension).vectors
+    return Case(
+        "weighted Laplacian",
+        dimension,
+        lambda array: partial(weighted_laplacian, sigma=array(sigma)),
+        vectors,
+    )
+
+
+def _biharmonic(dimension: int, seed: int) -> Case:
+    vectors = explain(biharmonic, dimension).vectors
+    return Case("biharmonic", dimension, lambda _: biharmonic, vectors)
+
+
+def _kadomtsev_petviashvili(dimension: int, seed: int) -> Case:
+    """∂_t∂_x + ∂_x⁴ + 3∂_y², the linear part of the Kadomtsev-Petviashvili equation."""
+    if dimension != 3:
+        raise ValueError(f"kp has the coordinates t, x and y; its dimension is 3, not {dimension}")
+    t, x, y = partials(3, names="t x y")
+    operator = t * x + x**4 + 3 * y**2
+    return Case("KP, linear part", 3, lambda _: operator, explain(operator).vectors)
+
+
+OPERATORS: Mapping[str, tuple[int, Callable[[int, int], Case]]] = {
+    "laplacian": (50, _laplacian),
+    "weighted-laplacian": (50, _weighted_laplacian),
+    "biharmonic": (5, _biharmonic),
+    "kp": (3, _kadomtsev_petviashvili),
+}
+"""By name: the default number of coordinates, and (coordinates, seed) -> case."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        dimensions: the numbers of coordinates that differ from the default, by operator.
+        width: a factor for the widths of the network.
+        budget: seconds of timing per operator and mode.
+        repeats: the exact number of timed calls, instead of the budget.
+    """
+
+    operators: Sequence[str] = tuple(OPERATORS)
+    methods: Sequence[str] = METHODS
+    modes: Sequence[str] = MODES
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    batch: int = 128
+    width: float = 1.0
+    budget: float = 5.0
+    repeats: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, values, known in (
+            ("operators", self.operators, tuple(OPERATORS)),
+            ("methods", self.methods, METHODS),
+            ("modes", self.modes, MODES),
+            ("dimensions", tuple(self.dimensions), tuple(OPERATORS)),
+        ):
+            wrong = [value for value in values if value not in known]
+            if wrong or not (values or kind == "dimensions"):
+                raise ValueError(
+                    f"{kind} must be among {', '.join(known)}; got {', '.join(wrong) or 'none'}"
+                )
+        for name, value in (("batch", self.batch), ("repeats", self.repeats), *self._dims()):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.width <= 0 or self.budget < 0:
+            raise ValueError("width must be positive and budget not negative")
+
+    def _dims(self) -> list[tuple[str, int]]:
+        return [(f"the dimension of {name}", n) for name, n in self.dimensions.items()]
+
+    def case(self, name: str) -> Case:
+        """The case of an operator."""
+        dimension, make = OPERATORS[name]
+        return make(self.dimensions.get(name, dimension), self.seed)
+
+    @property
+    def steps(self) -> int:
+        """How many things are prepared or timed: the length of a progress bar."""
+        return len(self.operators) * len(self.modes) * (len(self.methods) + 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one operator in one mode.
+
+    Attributes:
+        vectors: how many vectors are carried; None for nested differentiation.
+        compile_s: the time of the first call in the mode "compiled".
+        time: seconds per evaluation.
+        speedup: against nested differentiation in the same mode.
+        limit: seconds of one plain forward pass on batch × vectors rows in the same mode.
+        relative_error: largest |error| / largest |value|, against nested differentiation in
+            float64, on the first points of the batch.
+    """
+
+    operator: str
+    label: str
+    dimension: int
+    method: str
+    mode: str
+    vectors: int | None
+    compile_s: float | None
+    time: Timing
+    speedup: float | None
+    limit: float | None
+    relative_error: float
+
+    @property
+    def over_limit(self) -> float | None:
+        """time / limit."""
+        return None if self.limit is None else self.time.median / self.limit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows, and what could not be measured, with the reason."""
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...] = ()
+
+    def too_inexact(self, dtype: str) -> list[Row]:
+        """The rows whose error exceeds the tolerance. (Not a number exceeds it too.)"""
+        return [row for row in self.rows if not row.relative_error <= TOLERANCE[dtype]]
+
+
+def run(
+    settings: Settings,
+    backend: Backend,
+    advance: Callable[[str, int], object] = lambda text, steps: None,
+) -> Outcome:
+    """Measure everything.
+
+    Args:
+        advance: called with what happens next and with the number of steps just completed.
+    """
+    rows: list[Row] = []
+    failures: list[str] = []
+    for name in settings.operators:
+        case = settings.case(name)
+        for mode in settings.modes:
+            with backend.inference():
+                found, failed = _measure(name, case, mode, settings, backend, advance)
+            rows += found
+            failures += failed
+            backend.forget()
+    return Outcome(tuple(rows), tuple(failures))
+
+
+def _measure(
+    name: str,
+    case: Case,
+    mode: str,
+    settings: Settings,
+    backend: Backend,
+    advance: Callable[[str, int], object],
+) -> tuple[list[Row], list[str]]:
+    """All methods on one operator in one mode, taking turns with the forward passes."""
+    rng = np.random.default_rng(settings.seed + 1)
+    points = rng.normal(size=(settings.batch, case.dimension)).astype(np.float32)
+    layers = mlp(case.dimension, settings.width, settings.seed)
+    network, x = backend.network(layers), backend.array(points)
+    operator = case.operator(backend.array)
+    exact = _reference(case, backend, layers, points)
+
+    calls: dict[str, Callable[[], object]] = {}
+    errors: dict[str, float] = {}
+    compile_s: dict[str, float | None] = {}
+    failures = []
+    for method in settings.methods:
+        advance(f"{case.label}, {mode}: {method}", 0)
+        function = operator(network, batch_dims=1, method=method)
+        call = _call(backend, backend.compiled(function) if mode == "compiled" else function, x)
+        try:
+            seconds, result = once(call)
+            value = backend.numpy(result)[:REFERENCE_POINTS]
+        except Exception as error:  # one that fails to compile must not cost the other results
+            first = next(iter(str(error).splitlines()), "")
+            failures.append(f"{case.label}, {method}, {mode}: {type(error).__name__}: {first}")
+        else:
+            calls[method] = call
+            errors[method] = float(np.abs(value - exact).max() / np.abs(exact).max())
+            compile_s[method] = seconds if mode == "compiled" else None
+        advance(f"{case.label}, {mode}: {method}", 1)
+
+    advance(f"{case.label}, {mode}: timing", 0)
+    vectors = {method: case.vectors.get(method) for method in calls}
+    for rows_each in sorted({count for count in vectors.values() if count is not None}):
+        forward = backend.compiled(network) if mode == "compiled" else network
+        z = backend.array(rng.normal(size=(settings.batch * rows_each, case.dimension)))
+        calls[_limit(rows_each)] = _call(backend, forward, z)
+    turns = (
+        {} if settings.repeats is None else {"least": settings.repeats, "most": settings.repeats}
+    )
+    timings = take_turns(calls, budget=settings.budget, **turns)
+    advance(f"{case.label}, {mode}: timing", 1)
+
+    rows = []
+    for method, count in vectors.items():
+        timing, nested = timings[method], timings.get("nested")
+        rows.append(
+            Row(
+                operator=name,
+                label=case.label,
+                dimension=case.dimension,
+                method=method,
+                mode=mode,
+                vectors=count,
+                compile_s=compile_s[method],
+                time=timing,
+                speedup=None if nested is None else nested.median / timing.median,
+                limit=None if count is None else timings[_limit(count)].median,
+                relative_error=errors[method],
+            )
+        )
+    return rows, failures
+
+
+def _limit(vectors: int) -> str:
+    return f"forward pass on {vectors} vectors"
+
+
+def _call(backend: Backend, function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
+    def call() -> Any:
+        result = function(x)
+        backend.wait(result)
+        return result
+
+    return call
+
+
+def _reference(case: Case, backend: Backend, layers: Any, points: np.ndarray) -> np.ndarray:
+    """Nested differentiation in float64 of the same network at the first points."""
+
+    def array(values: np.ndarray) -> Any:
+        return backend.array(values, "float64")
+
+    function = case.operator(array)(
+        backend.network(layers, "float64"), batch_dims=1, method="nested"
+    )
+    return backend.numpy(function(array(points[:REFERENCE_POINTS])))

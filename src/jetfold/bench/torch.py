@@ -1,0 +1,97 @@
+"""PyTorch in the measurements."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .networks import Layer
+
+
+class Torch:
+    """See `backends.Backend`."""
+
+    name = "torch"
+
+    def __init__(self, device: str, dtype: str) -> None:
+        self.device = device
+        self.dtype = dtype
+
+    def versions(self) -> str:
+        kind = torch.device(self.device)
+        if kind.type == "cuda":
+            return f"torch {torch.__version__}, {torch.cuda.get_device_name(kind)}"
+        threads = torch.get_num_threads()
+        return f"torch {torch.__version__}, {_processor()}, {threads} thread{'s' * (threads != 1)}"
+
+    def array(self, values: np.ndarray, dtype: str | None = None) -> Any:
+        return torch.as_tensor(values).to(self.device, getattr(torch, dtype or self.dtype))
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return array.double().cpu().numpy()
+
+    def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
+        modules: list[Any] = []
+        for matrix, bias in layers:
+            linear = torch.nn.Linear(matrix.shape[1], matrix.shape[0], device="meta")
+            linear.weight = torch.nn.Parameter(self.array(matrix, dtype))
+            linear.bias = torch.nn.Parameter(self.array(bias, dtype))
+            modules += [linear, torch.nn.Tanh()]
+        return torch.nn.Sequential(*modules[:-1])
+
+    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return torch.compile(function, fullgraph=True, dynamic=False, backend=_inductor)
+
+    def forget(self) -> None:
+        torch.compiler.reset()
+
+    def wait(self, result: Any) -> None:
+        if result.is_cuda:
+            torch.cuda.synchronize(result.device)
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return torch.no_grad()
+
+
+def make(device: str, dtype: str, threads: int | None) -> Torch:
+    """The backend on a device, after checking that it is there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {error}") from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Torch(device, dtype)
+
+
+def _inductor(graph: Any, inputs: Any) -> Any:
+    """Inductor, with the zero tangents of forward mode as ordinary zeros.
+
+    `torch.func.jvp` makes tensors of zeros without memory, and Inductor's kernels for the CPU read
+    it: compiled nested differentiation crashes (pytorch/pytorch#190856).
+    """
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    table = dict(select_decomp_table())
+    table[torch.ops.aten._efficientzerotensor.default] = _zeros
+    return compile_fx(graph, inputs, decompositions=table)
+
+
+def _zeros(size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> Any:
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

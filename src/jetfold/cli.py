@@ -1,0 +1,336 @@
+"""The command line: `jetfold bench` and `jetfold explain`.
+
+typer, rich, matplotlib and torch are optional, so nothing of them is imported before `main` runs.
+"""
+
+import ast
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from . import __version__
+from .explain import Explanation, explain
+from .operators import Operator, biharmonic, laplacian, partials
+
+if TYPE_CHECKING:
+    from .bench.suite import Settings
+
+EXTRAS = {"typer": "bench", "rich": "bench", "matplotlib": "bench", "torch": "torch"}
+"""Which optional extra of jetfold brings which package."""
+
+
+# ------------------------------------------------------------------ expressions
+
+
+class ExpressionError(ValueError):
+    """An expression that is no operator; its text shows where."""
+
+    def __init__(self, expression: str, start: int, end: int, problem: str) -> None:
+        marks = " " * start + "^" * max(1, end - start)
+        super().__init__(f"{problem}\n\n  {expression}\n  {marks}")
+
+
+GRAMMAR = "write coordinates and numbers with + - * / **, as in t - 0.1*(x**2 + y**2)"
+
+HIGHEST_POWER = 64
+
+
+def parse(expression: str, names: Sequence[str] = ()) -> Operator:
+    """The operator that an expression describes. Nothing is evaluated but arithmetic.
+
+    Args:
+        expression: coordinates and numbers with + - * / ** and parentheses.
+        names: the coordinates, in order; by default in the order in which they appear.
+
+    Raises:
+        ExpressionError: it is something else.
+
+    >>> parse("t - 0.1*(x**2 + y**2)")
+    Operator(t - 0.1*x**2 - 0.1*y**2)
+    >>> parse("u_xx").coordinates, parse("x**2", names=["t", "x"]).coordinates
+    (1, 2)
+    """
+    expression = " ".join(expression.split())
+    if not expression:
+        raise ExpressionError(expression, 0, 0, f"the expression is empty; {GRAMMAR}")
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except SyntaxError as error:
+        start = min(max((error.offset or 1) - 1, 0), len(expression))
+        raise ExpressionError(expression, start, start + 1, f"cannot be read; {GRAMMAR}") from None
+
+    def fail(node: ast.AST, problem: str) -> ExpressionError:
+        encoded = expression.encode()
+        start = len(encoded[: node.col_offset].decode())  # type: ignore[attr-defined]
+        end = len(encoded[: node.end_col_offset].decode())  # type: ignore[attr-defined]
+        return ExpressionError(expression, start, end, problem)
+
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    found.sort(key=lambda node: node.col_offset)
+    known = list(names) or list(dict.fromkeys(node.id for node in found))
+    if not known:
+        raise fail(tree, f"no coordinate occurs in it; {GRAMMAR}")
+    variables = dict(zip(known, partials(len(known), names=known), strict=True))
+
+    def value(node: ast.expr) -> Any:  # an Operator or a Fraction
+        match node:
+            case ast.Name(id=name):
+                if name not in variables:
+                    raise fail(node, f"{name} is not among the names {' '.join(known)}")
+                return variables[name]
+            case ast.Constant(value=number) if type(number) in (int, float):
+                return Fraction(repr(number))
+            case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
+                return value(operand) if isinstance(sign, ast.UAdd) else -value(operand)
+            case ast.BinOp(left=left, op=ast.Pow(), right=right):
+                return power(value(left), right)
+            case ast.BinOp(left=left, op=ast.Div(), right=right):
+                divisor = value(right)
+                if isinstance(divisor, Operator):
+                    raise fail(right, "an operator can be divided by a number only")
+                if divisor == 0:
+                    raise fail(right, "this is a division by zero")
+                return value(left) / divisor
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Sub(), right=right):
+                return value(left) - value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                return value(left) * value(right)
+            case ast.BinOp(op=ast.BitXor()):
+                raise fail(node, "a power is written with **, not with ^")
+        raise fail(node, f"this is not part of an operator; {GRAMMAR}")
+
+    def power(base: Any, right: ast.expr) -> Any:
+        exponent = value(right)
+        whole = isinstance(exponent, Fraction) and exponent.denominator == 1
+        if not whole or not 0 <= exponent <= HIGHEST_POWER:
+            raise fail(right, f"an exponent is a whole number from 0 to {HIGHEST_POWER}")
+        return base ** int(exponent)
+
+    result = value(tree)
+    if not isinstance(result, Operator):  # names were given, but none is used
+        raise fail(tree, f"this is a number, not an operator; {GRAMMAR}")
+    return result
+
+
+def explained(expression: str, names: Sequence[str] = (), dim: int | None = None) -> Explanation:
+    """What `jetfold explain` prints.
+
+    Raises:
+        ValueError: the options do not fit the expression, or it is no operator.
+    """
+    named = {"laplacian": laplacian, "biharmonic": biharmonic}
+    if expression in named and not names:
+        if dim is None:
+            raise ValueError(
+                f"the {expression} needs the number of coordinates: jetfold explain {expression} "
+                "--dim 3"
+            )
+        return explain(named[expression], coordinates=dim)
+    if dim is not None:
+        raise ValueError(
+            "--dim goes with laplacian and biharmonic; the coordinates of an expression are its "
+            'names, or those of --names "t x y"'
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"--names has a name twice: {' '.join(names)}")
+    return explain(parse(expression, names))
+
+
+# ------------------------------------------------------------------ bench
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _dimensions(items: Sequence[str]) -> dict[str, int]:
+    found = {}
+    for item in (word for text in items for word in _words(text)):
+        name, equals, number = item.partition("=")
+        if not equals or not number.isdecimal():
+            raise ValueError(f"--dim takes operator=number, as in --dim laplacian=20; got {item!r}")
+        found[name] = int(number)
+    return found
+
+
+def measure(
+    settings: "Settings", framework: str, device: str, dtype: str, threads: int | None, out: Path
+) -> int:
+    """What `jetfold bench` does; the exit status."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from .bench import report, suite
+    from .bench.backends import backend as backend_of
+
+    if dtype not in suite.TOLERANCE:
+        raise ValueError(f"dtype must be one of {', '.join(suite.TOLERANCE)}; got {dtype!r}")
+    backend = backend_of(framework, device, dtype, threads)
+    environment = report.Environment.of(backend, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    console, errors = Console(), Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("starting", total=settings.steps)
+        outcome = suite.run(
+            settings,
+            backend,
+            lambda text, steps: progress.update(task, description=text, advance=steps),
+        )
+    for line in environment.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if outcome.rows:
+        console.print(report.table(outcome.rows, dtype))
+        console.print(report.legend(settings), style="dim", highlight=False)
+        report.write_csv(outcome.rows, environment, out / "bench.csv")
+        report.plot(outcome.rows, environment, out / "bench.png")
+        written = f"written: {out / 'bench.csv'}, {out / 'bench.png'}"
+        console.print(written, markup=False, highlight=False, soft_wrap=True)
+    if warning := report.noise(outcome.rows):
+        console.print(warning, style="yellow", highlight=False)
+    problems = report.complaints(outcome, dtype)
+    for problem in problems:
+        errors.print(problem, style="bold red", markup=False, highlight=False)
+    return 1 if problems else 0
+
+
+# ------------------------------------------------------------------ commands
+
+
+def application() -> Any:
+    """The command line as a typer application."""
+    import typer
+
+    app = typer.Typer(
+        help="Linear differential operators of functions in one forward pass.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+
+    def refuse(error: Exception) -> "typer.Exit":
+        typer.echo(f"jetfold: {error}", err=True)
+        return typer.Exit(2)
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"jetfold {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
+        ] = False,
+    ) -> None:
+        pass
+
+    # An expression may begin with a minus.
+    @app.command("explain", context_settings={"ignore_unknown_options": True})
+    def explain_command(
+        operator: Annotated[
+            str,
+            typer.Argument(help='An expression like "t - 0.1*(x**2+y**2)"; laplacian; biharmonic.'),
+        ],
+        names: Annotated[
+            str,
+            typer.Option(help='The coordinates in order, "t x y". Default: as they appear.'),
+        ] = "",
+        dim: Annotated[
+            int | None, typer.Option(help="The number of coordinates of laplacian or biharmonic.")
+        ] = None,
+    ) -> None:
+        """Print what an operator carries: vectors per method, basis and product rule."""
+        from rich.console import Console
+
+        try:
+            found = explained(operator.strip(), _words(names), dim)
+        except ValueError as error:
+            raise refuse(error) from None
+        Console().print(found)
+
+    @app.command("bench")
+    def bench_command(
+        operators: Annotated[
+            str,
+            typer.Option(help="Among laplacian,weighted-laplacian,biharmonic,kp. Default: all."),
+        ] = "",
+        methods: Annotated[
+            str, typer.Option(help="Among nested,standard,collapsed,minimal. Default: all.")
+        ] = "",
+        modes: Annotated[str, typer.Option(help="Among eager,compiled. Default: both.")] = "",
+        dim: Annotated[
+            list[str] | None,
+            typer.Option(help="Coordinates of an operator, laplacian=20; may be repeated."),
+        ] = None,
+        batch: Annotated[int, typer.Option(help="Points per evaluation.")] = 128,
+        width: Annotated[float, typer.Option(help="A factor for the widths of the network.")] = 1.0,
+        dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+        device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+        threads: Annotated[
+            int | None, typer.Option(help="Threads on the CPU. Default: the framework's.")
+        ] = None,
+        budget: Annotated[
+            float, typer.Option(help="Seconds of timing per operator and mode (5 rounds at least).")
+        ] = 5.0,
+        repeats: Annotated[
+            int | None, typer.Option(help="Exactly so many timed calls, instead of --budget.")
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Of the weights and the points.")] = 0,
+        framework: Annotated[str, typer.Option(help="torch.")] = "torch",
+        out: Annotated[Path, typer.Option(help="Where bench.csv and bench.png go.")] = Path(
+            "bench-results"
+        ),
+    ) -> None:
+        """Measure the methods against each other and against plain forward passes.
+
+        Ends with status 1 if a result is not exact to 1e-5 (float32) or 1e-11 (float64).
+        """
+        from .bench import report, suite  # noqa: F401  (what is missing should be missed at once)
+
+        try:
+            settings = suite.Settings(
+                operators=_words(operators) or tuple(suite.OPERATORS),
+                methods=_words(methods) or suite.METHODS,
+                modes=_words(modes) or suite.MODES,
+                dimensions=_dimensions(dim or ()),
+                batch=batch,
+                width=width,
+                budget=budget,
+                repeats=repeats,
+                seed=seed,
+            )
+            status = measure(settings, framework, device, dtype, threads, out)
+        except ValueError as error:
+            raise refuse(error) from None
+        raise typer.Exit(status)
+
+    return app
+
+
+def main() -> None:
+    """The entry point. A package that is missing is answered with how to install it."""
+    try:
+        application()()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        sys.exit(
+            f"jetfold: this command needs {package}, which is not installed; run\n"
+            f"    pip install 'jetfold[{EXTRAS[package]}]'"
+        )
+
+
+if __name__ == "__main__":
+    main()

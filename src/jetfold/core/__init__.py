@@ -1,0 +1,1 @@
+"""Pure mathematics without any framework: polynomials, jet algebras, directions, jets, towers."""

@@ -1,0 +1,204 @@
+"""Jets: a value and its coefficients in a jet algebra, and the three ways in which they propagate.
+
+A linear map acts on each coefficient alone; a multilinear map follows the product table,
+
+    out[w] = Σ_{a,b} c^w_{ab} · B(u[a], v[b]),
+
+and an elementwise function is the finite sum φ(u + N) = Σ_k φ^{(k)}(u)/k! · N^k, N nilpotent.
+Everything here is written for any array library: arrays bring operators and indexing, the rest
+comes from a namespace `xp` (see `Namespace`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .algebra import JetAlgebra, Product
+
+Array = Any
+Block = Any
+"""The coefficients of one degree: stacked along a leading axis, or None where all are zero."""
+
+UNROLL = 512
+"""Product tables with at most this many entries become straight-line arithmetic (see `product`)."""
+
+
+class Namespace(Protocol):
+    """What the engine asks of an array library beside operators and indexing."""
+
+    def stack(self, rows: Sequence[Array]) -> Array:
+        """Stack along a new leading axis; the rows are broadcast against each other."""
+
+    def take(self, block: Array, positions: Sequence[int]) -> Array:
+        """The rows at these positions of the leading axis."""
+
+    def scale(self, block: Array, weights: Sequence[float]) -> Array:
+        """Each row of a block times its weight."""
+
+    def segment_sum(self, block: Array, positions: Sequence[int], size: int) -> Array:
+        """A block of `size` rows: row k is added to row positions[k]."""
+
+    def expand_dims(self, block: Array, ndim: int) -> Array:
+        """Insert axes of length one behind the leading axis until the rows have `ndim` axes."""
+
+    def multiply_add(self, total: Array, left: Array, right: Array) -> Array:
+        """total + left · right."""
+
+
+class Jet:
+    """A value and its coefficients.
+
+    Attributes:
+        algebra: the algebra of the coefficients.
+        level: which transform made it; jets of a higher level belong to the inner transform.
+        primal: the value, of any shape.
+        blocks: for degree 1, 2, …, order the block of shape (size, *broadcastable to the value),
+            or None. Axes of the value on which a coefficient does not depend may have length one.
+    """
+
+    __slots__ = ("algebra", "blocks", "level", "primal")
+
+    def __init__(self, algebra: JetAlgebra, level: int, primal: Array, blocks: Sequence[Block]):
+        self.algebra = algebra
+        self.level = level
+        self.primal = primal
+        self.blocks = tuple(blocks)
+
+
+class Bilinear(Protocol):
+    """A bilinear map and how it acts on stacked coefficients."""
+
+    def one(self, u: Array, v: Array) -> Array:
+        """B(u, v)."""
+
+    def value_block(self, u: Array, v: Block) -> Block:
+        """B(u, v[b]) for every row b."""
+
+    def block_value(self, u: Block, v: Array) -> Block:
+        """B(u[a], v) for every row a."""
+
+    def blocks(self, u: Block, v: Block) -> Block:
+        """B(u[a], v[a]) for every row a."""
+
+    def contract(self, u: Block, v: Block) -> Array:
+        """Σ_a B(u[a], v[a])."""
+
+
+class Elementwise:
+    """The elementwise product, with broadcasting between values of different shapes."""
+
+    def __init__(self, xp: Namespace, ndim: int):
+        self.xp = xp
+        self.ndim = ndim  # of the product
+
+    def one(self, u: Array, v: Array) -> Array:
+        return u * v
+
+    def value_block(self, u: Array, v: Block) -> Block:
+        return u * self.xp.expand_dims(v, self.ndim)
+
+    def block_value(self, u: Block, v: Array) -> Block:
+        return self.xp.expand_dims(u, self.ndim) * v
+
+    def blocks(self, u: Block, v: Block) -> Block:
+        return self.xp.expand_dims(u, self.ndim) * self.xp.expand_dims(v, self.ndim)
+
+    def contract(self, u: Block, v: Block) -> Array:
+        return self.blocks(u, v).sum(0)
+
+
+def add(left: Array | None, right: Array | None) -> Array | None:
+    """The sum of two blocks, None meaning zero."""
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def scaled(c: float, array: Array) -> Array:
+    """c · array, without the product when c is one."""
+    return array if c == 1 else array * c
+
+
+def product(
+    algebra: JetAlgebra, u: Sequence[Block], v: Sequence[Block], bilinear: Bilinear, xp: Namespace
+) -> list[Block]:
+    """All degrees of B(û, v̂): [value, block 1, …]. u[0] and v[0] are the values."""
+    out: list[Block] = [bilinear.one(u[0], v[0])]
+    for m in range(1, algebra.order + 1):
+        total = None
+        if v[m] is not None:
+            total = bilinear.value_block(u[0], v[m])
+        if u[m] is not None:
+            total = add(total, bilinear.block_value(u[m], v[0]))
+        for table in algebra.products[m]:
+            if u[table.i] is not None and v[table.j] is not None:
+                part = pair(table, algebra.sizes[m], u[table.i], v[table.j], bilinear, xp)
+                total = add(total, part)
+        out.append(total)
+    return out
+
+
+def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: Namespace) -> Block:
+    """out[w] = Σ c^w_{ab} B(u[a], v[b]) for one pair of degrees."""
+    weights = table.diagonal
+    if weights is not None:
+        if any(c != weights[0] for c in weights):
+            return bilinear.contract(xp.scale(u, weights), v)[None]
+        return scaled(weights[0], bilinear.contract(u, v))[None]
+    if len(table.entries) > UNROLL:
+        left = xp.take(u, [a for _, a, _, _ in table.entries])
+        right = xp.take(v, [b for _, _, b, _ in table.entries])
+        terms = xp.scale(bilinear.blocks(left, right), [c for *_, c in table.entries])
+        return xp.segment_sum(terms, [w for w, *_ in table.entries], size)
+    rows = []
+    for _, terms in table.rows:
+        total = None
+        for a, b, c in terms:
+            total = add(total, scaled(c, bilinear.one(u[a], v[b])))
+        rows.append(total)
+    block = xp.stack(rows)
+    return block if len(rows) == size else xp.segment_sum(block, [w for w, _ in table.rows], size)
+
+
+def compose(
+    jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Namespace
+) -> list[Block]:
+    """The blocks of φ(û) = Σ_k t_k N^k, from the tower t_k = φ^{(k)}(u)/k!, k = 1 … order.
+
+    A None in the tower stands for zero; `ndim` is the number of axes of the value.
+    """
+    algebra, elementwise = jet.algebra, Elementwise(xp, ndim)
+    power: list[Block] = [None, *jet.blocks]  # N^k by degree; it starts at degree k
+    out = [None if b is None or tower[0] is None else b * tower[0] for b in power]
+    for k in range(2, algebra.order + 1):
+        if all(t is None for t in tower[k - 1 :]):
+            break
+        power = nilpotent_product(algebra, power, [None, *jet.blocks], k, elementwise, xp)
+        for m in range(k, algebra.order + 1):
+            if power[m] is not None and tower[k - 1] is not None:
+                if out[m] is None:
+                    out[m] = power[m] * tower[k - 1]
+                else:
+                    out[m] = xp.multiply_add(out[m], power[m], tower[k - 1])
+    return out[1:]
+
+
+def nilpotent_product(
+    algebra: JetAlgebra,
+    power: Sequence[Block],
+    nilpotent: Sequence[Block],
+    k: int,
+    bilinear: Bilinear,
+    xp: Namespace,
+) -> list[Block]:
+    """N^k = N^{k−1} · N, by degree; for k = 2 the symmetry of the table halves the work."""
+    out: list[Block] = [None] * (algebra.order + 1)
+    for m in range(k, algebra.order + 1):
+        for table in algebra.products[m]:
+            u, v = power[table.i], nilpotent[table.j]
+            if u is None or v is None or (k == 2 and table.i > table.j):
+                continue
+            chosen = table.square if k == 2 else table
+            out[m] = add(out[m], pair(chosen, algebra.sizes[m], u, v, bilinear, xp))
+    return out

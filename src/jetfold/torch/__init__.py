@@ -1,0 +1,245 @@
+"""PyTorch: jets on `__torch_function__`, and what the transforms ask of a frontend."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from .. import transform
+from .general import general
+from .overload import Jet, NewLevel, report
+
+NAME = "torch"
+
+
+def is_array(x: object) -> bool:
+    """Whether x is a tensor, or a jet of an outer transform."""
+    return isinstance(x, (torch.Tensor, Jet))
+
+
+def check_point(name: str, point: Any, batch_dims: int) -> None:
+    """Refuse what has no real derivative, with a hint."""
+    if not is_array(point):
+        raise TypeError(
+            f"{name} differentiates a torch.Tensor, got {type(point).__name__}; other arguments "
+            "pass through untouched: name the one to differentiate with argnums="
+        )
+    if point.is_complex():
+        raise TypeError(
+            f"{name} takes derivatives in real coordinates, got a point of dtype {point.dtype}; "
+            "pass real and imaginary part as real coordinates, e.g. torch.view_as_real(z), and "
+            "build z inside the function (its values may be complex)"
+        )
+    if not point.is_floating_point():
+        raise TypeError(
+            f"{name} needs a floating-point point, got dtype {point.dtype}; convert it with "
+            "x.float() or x.double()"
+        )
+    if point.ndim < batch_dims:
+        raise ValueError(
+            f"batch_dims={batch_dims} needs a point with at least as many axes, got shape "
+            f"{tuple(point.shape)}"
+        )
+
+
+@torch.compiler.assume_constant_result
+def plan(request: Any, variables: int, method: str) -> Any:
+    """The scheme of a request; a constant to torch.compile."""
+    return transform.plan(request, variables, method)
+
+
+@torch.compiler.assume_constant_result
+def path_algebra(order: int) -> Any:
+    """The algebra of jets along a path; a constant to torch.compile."""
+    return transform.path_algebra(order)
+
+
+@torch.compiler.assume_constant_result
+def recipes(request: Any, variables: int) -> Any:
+    """The recipes of the nested baseline; a constant to torch.compile."""
+    return transform.recipes(request, variables)
+
+
+def seed(
+    seeds: Any, coordinates: int, start: int, count: int, point: Any, vectors: Any, batch_dims: int
+) -> Any:
+    """The coefficients (e_w(∂)x)_i of one degree: (size, *ones or batch, *shape of a point)."""
+    if seeds.empty:
+        return None
+    like = {"dtype": point.dtype, "device": point.device}
+    if vectors is None:
+        block = (
+            torch.eye(coordinates, **like) if seeds.identity else torch.tensor(seeds.rows, **like)
+        )
+    else:
+        block = vectors
+        if not seeds.identity:
+            block = torch.tensordot(torch.tensor(seeds.rows, **like), vectors, 1)
+    batch = tuple(block.shape[1:-1]) or (1,) * batch_dims
+    if count != coordinates:
+        block = block.narrow(-1, start, count)
+    return block.reshape((block.shape[0], *batch, *tuple(point.shape)[batch_dims:]))
+
+
+def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet:
+    """The seeded argument."""
+    return Jet(algebra, level, point, blocks)
+
+
+def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
+    """The function on jets.
+
+    Transforms of torch.func inside the function insist on tensors; such a function is, as a
+    whole, one operation for the general rule.
+    """
+    if torch.compiler.is_compiling():
+        return function(*jets)
+    try:
+        return function(*jets)
+    except Exception as error:
+        if not _insists_on_tensors(error):
+            raise
+        report(f"a function that calls torch.func transforms ({type(error).__name__}: {error})")
+    return general(jets[0].level, function, tuple(jets), {})
+
+
+def _insists_on_tensors(error: Exception) -> bool:
+    """Whether it was torch.func that refused a jet."""
+    if "is not an instance of torch.Tensor" in str(error):  # functional_call, of a parameter
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return "overload.Jet" in str(error) and "_functorch" in frames[-1].filename
+
+
+def map_outputs(func: Callable[[Any], Any], outputs: Any) -> Any:
+    """func of every array that f returned; anything else is refused."""
+
+    def checked(leaf: Any) -> Any:
+        if not is_array(leaf):
+            raise TypeError(
+                "the function must return tensors (or a pytree of them), got "
+                f"{type(leaf).__name__}; return the tensor that is to be differentiated"
+            )
+        return func(leaf)
+
+    return tree_map(checked, outputs)
+
+
+def read_out(level: int, entries: Sequence[tuple[int, int, float]], leaf: Any) -> Any:
+    """Σ c · coefficient, for the coordinates (degree, position, c) of a symbol."""
+    is_jet = isinstance(leaf, Jet)
+    if is_jet:
+        leaf._refresh()
+    is_jet = is_jet and leaf.level == level
+    value = leaf.primal if is_jet else leaf
+    total = None
+    for degree, position, c in entries:
+        if degree and not (is_jet and leaf.blocks[degree - 1] is not None):
+            continue
+        term = leaf.blocks[degree - 1][position] if degree else value
+        term = term if c == 1 else term * c
+        total = term if total is None else total + term
+    if total is None:
+        return torch.zeros_like(value)
+    return total if total.shape == value.shape else total.expand(value.shape).clone()
+
+
+def asarray(x: Any, like: Any) -> Any:
+    """A coefficient or a σ in the dtype and on the device of the point (complex stays complex)."""
+    if is_array(x):
+        return x
+    array = torch.as_tensor(x, device=like.device)
+    return array if array.is_complex() else array.to(like.dtype)
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """Move one axis."""
+    return x.movedim(source, destination)
+
+
+def concatenate_first(parts: Sequence[Any]) -> Any:
+    """Along the first axis."""
+    return torch.cat(list(parts), 0)
+
+
+# ------------------------------------------------------------------ for the nested baseline
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Along the last axis."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
+
+
+def stack(parts: Sequence[Any]) -> Any:
+    """Along a new leading axis."""
+    return torch.stack(list(parts))
+
+
+def identity(n: int, like: Any) -> Any:
+    """The identity matrix in the dtype and on the device of an array."""
+    return torch.eye(n, dtype=like.dtype, device=like.device)
+
+
+def weighted_sum(weights: Sequence[float], stacked: Any) -> Any:
+    """Σ_s w_s stacked[s]."""
+    if all(w == weights[0] for w in weights):
+        total = stacked.sum(0)
+        return total if weights[0] == 1 else total * weights[0]
+    column = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
+    return torch.tensordot(column, stacked, 1)
+
+
+def map_two(func: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    """func over two pytrees of the same structure."""
+    return tree_map(func, first, second)
+
+
+def vmap(func: Callable[[Any], Any], over: Any) -> Any:
+    """func over a leading axis."""
+    return torch.func.vmap(func, randomness="same")(over)
+
+
+def jvp(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
+    """The derivative along a tangent that is broadcast to the point."""
+    return torch.func.jvp(func, (point,), (tangent.expand(point.shape),))[1]
+
+
+def is_scalar(func: Callable[[Any], Any], point: Any, points: int) -> bool:
+    """Whether func gives one real number per point. (A compiler drops the values again.)"""
+    out = func(point)
+    return isinstance(out, torch.Tensor) and not out.is_complex() and out.numel() == points
+
+
+def vector_hessian_vector(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
+    """vᵀ(∇²f)v of a function with one number per point: forward over reverse, in f's shape."""
+    tangent = tangent.expand(point.shape)
+    shape: list[int] = []
+
+    def gradient(z: Any) -> Any:
+        out, pullback = torch.func.vjp(func, z)
+        shape[:] = out.shape
+        return pullback(torch.ones_like(out))[0]
+
+    product = torch.func.jvp(gradient, (point,), (tangent,))[1]
+    return (product * tangent).sum(-1).reshape(shape)
+
+
+__all__ = [
+    "Jet",
+    "NewLevel",
+    "asarray",
+    "check_point",
+    "general",
+    "is_array",
+    "make_jet",
+    "map_outputs",
+    "plan",
+    "read_out",
+    "recipes",
+    "run",
+    "seed",
+]

@@ -1,0 +1,199 @@
+"""The general rule: any operation that PyTorch differentiates in forward mode, of any order.
+
+    φ(û)_w = Σ_k 1/k! Σ_{a_1 … a_k} (ê_{a_1} ⋯ ê_{a_k})_w · D^kφ(u)[û_{a_1}, …, û_{a_k}]
+
+with the directional derivatives D^kφ from `torch.func.jvp`, nested k times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ..core.algebra import monomials
+from ..core.jet import Jet
+from .lifts import is_tensor
+from .rules import full, is_jet, make
+from .table import NAMES, NESTED_WRONGLY
+
+
+@torch.compiler.assume_constant_result
+def _monomials(key: int) -> Any:
+    """The monomials of an algebra; a constant to torch.compile."""
+    return monomials(key)
+
+
+def general(
+    level: int, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], strict: bool = False
+) -> Any:
+    """func on jets, exactly, as one operation without a rule of its own.
+
+    strict: refuse outputs that do not depend on the jets; PyTorch passes over some functions that
+    it cannot differentiate as if they were constant.
+    """
+    leaves, spec = tree_flatten((args, kwargs))
+    # Jets of outer transforms are inputs too: torch.func must not meet them inside of func.
+    positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
+    inputs = [leaves[k] for k in positions]
+    like = next(x for x in inputs if is_jet(level, x))
+    algebra = like.algebra
+    shape: list[Any] = []  # what func returns, met when it first runs
+
+    def flat(*points: Any) -> tuple[Any, ...]:
+        filled = list(leaves)
+        for k, point in zip(positions, points, strict=True):
+            filled[k] = point
+        args, kwargs = tree_unflatten(filled, spec)
+        out, out_spec = tree_flatten(_evaluated(func, args, kwargs))
+        varying = [_is_inexact(leaf) for leaf in out]
+        shape[:] = [out, out_spec, varying]
+        return tuple(leaf for leaf, varies in zip(out, varying, strict=True) if varies)
+
+    primals = tuple(x.primal if is_jet(level, x) else x for x in inputs)
+    before = _random_state(primals)
+    values = flat(*primals)
+    after = _random_state(primals)
+    out, out_spec, varying = list(shape)
+    expanded = [full(x) if is_jet(level, x) else [None] * algebra.order for x in inputs]
+    rows: list[list[Any]] = []  # per basis element beyond the unit, one tangent per input
+    for degree in range(1, algebra.order + 1):
+        for a in range(algebra.sizes[degree]):
+            of_degree = [blocks[degree - 1] for blocks in expanded]
+            rows.append([None if b is None else b[a] for b in of_degree])
+    totals: list[list[Any]] = [[None] * (algebra.vectors - 1) for _ in values]
+    for k, terms in enumerate(_monomials(algebra.key), 1):
+        terms = [t for t in terms if all(any(r is not None for r in rows[a - 1]) for a in t[0])]
+        if not terms:
+            continue
+        tangents = [
+            tuple(
+                torch.stack([_or_zeros(rows[t[0][slot] - 1][j], p) for t in terms])
+                for j, p in enumerate(primals)
+            )
+            for slot in range(k)
+        ]
+        _set_random_state(before)
+        derivatives = _directional(flat, primals, tangents, strict)
+        for j, stacked in enumerate(derivatives):
+            for n, (_, combination) in enumerate(terms):
+                for w, c in combination:
+                    term = stacked[n] * c
+                    so_far = totals[j][w - 1]
+                    totals[j][w - 1] = term if so_far is None else so_far + term
+    _set_random_state(after)
+    results, index = list(out), 0
+    for n, varies in enumerate(varying):
+        if varies:
+            results[n] = _assemble(like, values[index], totals[index])
+            index += 1
+    return tree_unflatten(results, out_spec)
+
+
+def _evaluated(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """func(*args), in a way that PyTorch differentiates rightly."""
+    if torch.compiler.is_compiling():
+        return func(*args, **kwargs)
+    with Substitutes(), torch.jit.optimized_execution(False):  # which forgets tangents
+        return func(*args, **kwargs)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return is_tensor(leaf) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def _or_zeros(row: Any, value: Any) -> Any:
+    return torch.zeros_like(value) if row is None else row
+
+
+def _assemble(like: Any, value: Any, rows: Sequence[Any]) -> Any:
+    blocks: list[Any] = []
+    start = 0
+    for size in like.algebra.sizes[1:]:
+        part = rows[start : start + size]
+        start += size
+        if all(row is None for row in part):
+            blocks.append(None)
+        else:
+            blocks.append(torch.stack([_or_zeros(row, value) for row in part]))
+    return make(like, value, blocks)
+
+
+# ------------------------------------------------------------------ the derivatives
+
+
+def _directional(
+    func: Callable[..., tuple[Any, ...]],
+    primals: tuple[Any, ...],
+    tangents: list[tuple[Any, ...]],
+    strict: bool,
+) -> tuple[Any, ...]:
+    """D^k func(primals)[tangents[0], …], mapped over the leading axis of the tangents.
+
+    torch.func takes tensors alone; where the arrays are jets of an outer transform, the derivative
+    as a whole is an operation for the general rule at that level.
+    """
+    count, order = len(primals), len(tangents)
+    arrays = [*primals, *(t for slot in tangents for t in slot)]
+
+    def derivative(*arrays: Any) -> tuple[Any, ...]:
+        points = arrays[:count]
+        slots = [arrays[count * (s + 1) : count * (s + 2)] for s in range(order)]
+
+        def one(*flat: Any) -> tuple[Any, ...]:
+            g = func
+            for s in range(order):
+                g = _pushforward(g, flat[count * s : count * (s + 1)], strict and s == 0)
+            return g(*points)
+
+        return torch.func.vmap(one, randomness="same")(*[t for slot in slots for t in slot])
+
+    outer = [x.level for x in arrays if isinstance(x, Jet)]
+    if outer:
+        return general(max(outer), derivative, tuple(arrays), {})
+    return derivative(*arrays)
+
+
+def _pushforward(
+    func: Callable[..., Any], tangents: tuple[Any, ...], strict: bool
+) -> Callable[..., Any]:
+    def pushed(*points: Any) -> Any:
+        return torch.func.jvp(func, points, tuple(tangents), strict=strict)[1]
+
+    return pushed
+
+
+class Substitutes(TorchFunctionMode):
+    """Within it, functions whose derivatives PyTorch nests wrongly run as their substitutes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+
+
+SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {
+    function: NESTED_WRONGLY[key] for function, key in NAMES.items() if key in NESTED_WRONGLY
+}
+
+
+# ------------------------------------------------------------------ random operations
+
+# func runs once for its value and once per order; all must draw the same numbers.
+
+
+def _random_state(primals: Sequence[Any]) -> Any:
+    if torch.compiler.is_compiling():
+        return None
+    devices = {x.device for x in primals if x.device.type == "cuda"}
+    return torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
+
+
+def _set_random_state(state: Any) -> None:
+    if state is not None:
+        torch.set_rng_state(state[0])
+        for device, of_device in state[1]:
+            torch.cuda.set_rng_state(of_device, device)

@@ -1,0 +1,513 @@
+"""Jets that PyTorch functions accept: `__torch_function__`, operators, methods and attributes.
+
+The function of the user runs as it is. Whatever PyTorch function meets a jet is handed over to
+`dispatch`, which finds its rule in the table.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import core, warn
+from ..core.jet import Block
+from .dynamo import teach
+from .general import general
+from .lifts import explicit_index, is_basic, viewable
+from .rules import Rule, make, values
+from .table import NAMES, NESTED_WRONGLY, READ_ONLY, RULES, UNDIFFERENTIABLE, VIEWS, words
+
+# ------------------------------------------------------------------ levels
+
+_state = threading.local()
+
+
+@torch.compiler.assume_constant_result
+def _enter() -> int:
+    teach(Jet)
+    _state.depth = getattr(_state, "depth", 0) + 1
+    return _state.depth
+
+
+@torch.compiler.assume_constant_result
+def _leave() -> int:
+    _state.depth -= 1
+    return _state.depth
+
+
+class NewLevel:
+    """`with NewLevel() as level`: a level above those of all transforms that are running."""
+
+    def __enter__(self) -> int:
+        return _enter()
+
+    def __exit__(self, *_: object) -> None:
+        _leave()
+
+
+report = torch.compiler.assume_constant_result(warn.report)
+
+
+# ------------------------------------------------------------------ dispatch
+
+
+def dispatch(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Run a PyTorch function of which some arguments are jets."""
+    # Dynamo does not find functions written in Python in a dictionary of its own; Python does.
+    key, in_place = (_lines if torch.compiler.is_compiling() else lines)(func)
+    return run_rule(func, key, in_place, tuple(args), kwargs)
+
+
+def lines(func: Callable[..., Any]) -> tuple[str | None, str | None]:
+    """The lines of a function in the table and among the in-place functions."""
+    return NAMES.get(func), IN_PLACE.get(func)
+
+
+_lines = torch.compiler.assume_constant_result(lines)
+
+
+def run_rule(
+    func: Callable[..., Any],
+    key: str | None,
+    in_place: str | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a function whose lines in the table and among the in-place functions are known."""
+    if kwargs:
+        args, kwargs = _normalised(args, kwargs)
+    level = highest_level(args, kwargs)
+    if in_place is not None:
+        return _in_place(level, in_place, args, kwargs)
+    if kwargs.get("out") is not None:
+        raise TypeError(_plain_write("out="))
+    if key is None:
+        return _without_rule(level, func, args, kwargs)
+    result = RULES[key](level, func, args, kwargs)
+    if kwargs.get("inplace"):
+        args[0]._assign(result)
+        return args[0]
+    if key in VIEWS:
+        _remember(key, args[0], func, args[1:], kwargs, result)
+    return result
+
+
+def _scripted_wrongly(func: Any) -> bool:
+    """Whether a scripted function contains what PyTorch nests wrongly; nothing can replace it."""
+    if not isinstance(func, (torch.jit.ScriptFunction, torch._C.ScriptMethod)):
+        return False
+    graph = func.inlined_graph
+    names = {"linalg_" + n[7:] if n[:7] == "linalg." else n for n in NESTED_WRONGLY}
+    return any(graph.findAllNodes(f"aten::{name}") for name in names | UNDIFFERENTIABLE)
+
+
+def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = function_name(func)
+    if name in UNDIFFERENTIABLE or _scripted_wrongly(func):
+        raise NotImplementedError(
+            f"{name} has no rule of its own, and PyTorch's nested derivatives of it, which the "
+            "general rule would use, are wrong; write it with other operations"
+        )
+    report(name)
+    try:
+        return general(level, func, args, kwargs, strict=True)
+    except RuntimeError as error:
+        if "independent of the inputs" not in str(error):
+            raise
+        raise NotImplementedError(
+            f"PyTorch has no derivative of {name} (or of one of its outputs), jetfold no "
+            "rule for it; write it with other operations, or apply it to x.detach() if meant"
+        ) from error
+
+
+_FIRST = ("input", "self", "tensors", "tensor", "A")
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def _normalised(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The first argument by position, and PyTorch's own names for the axes."""
+    kwargs = {_NUMPY_NAMES.get(name, name): item for name, item in kwargs.items()}
+    if not args:
+        args = tuple(kwargs.pop(name) for name in _FIRST if name in kwargs)
+    return args, kwargs
+
+
+def highest_level(args: Any, kwargs: dict[str, Any]) -> int:
+    """The level of the innermost transform among the arguments; it refreshes their jets."""
+    level = 0
+    for item in (*args, *kwargs.values()):
+        if isinstance(item, Jet):
+            item._refresh()
+            level = max(level, item.level)
+        elif isinstance(item, (tuple, list)):
+            level = max(level, highest_level(item, {}))
+    return level
+
+
+@torch.compiler.assume_constant_result
+def function_name(func: Any) -> str:
+    """How messages call a PyTorch function."""
+    return getattr(func, "__name__", str(func))
+
+
+# ------------------------------------------------------------------ in-place operations
+
+_AUGMENTED = {
+    "__iadd__": "__add__",
+    "__isub__": "__sub__",
+    "__imul__": "__mul__",
+    "__itruediv__": "__truediv__",
+    "__idiv__": "__truediv__",
+    "__ipow__": "__pow__",
+    "__imod__": "__mod__",
+}
+
+
+_OPERATORS = frozenset(
+    words("add sub mul div truediv pow remainder mod floor_divide floordiv matmul")
+)
+
+
+def _in_place_functions() -> dict[Callable[..., Any], str]:
+    namespaces = (torch.Tensor, torch, torch.nn.functional, torch._C._nn, operator)
+    names = {n for space in namespaces[:3] for n in dir(space) if n.endswith("_") and n[0] != "_"}
+    names = (names - {"requires_grad_", "retain_grad_"}) | set(_AUGMENTED) | {"__setitem__"}
+    found = {}
+    for name in sorted(names):
+        for namespace in namespaces:
+            function = getattr(namespace, name, None)
+            if callable(function):
+                found[function] = name
+    return found
+
+
+IN_PLACE = _in_place_functions()
+"""Every PyTorch function that writes into its first argument, with its name."""
+
+
+def _plain_write(what: str) -> str:
+    return (
+        f"{what} would write a jet into a plain tensor, which has no room for its derivatives. "
+        "Build the result with torch.stack, torch.cat or torch.where, or start from a tensor made "
+        "of the argument: torch.zeros_like(x), x.new_zeros(shape), x.clone()"
+    )
+
+
+_FILLS = frozenset(
+    words(
+        "zero_ fill_ normal_ uniform_ exponential_ bernoulli_ random_ log_normal_ cauchy_ "
+        "geometric_"
+    )
+)
+
+
+def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """x.op_(…) as x = op(x, …), seen by all views of x."""
+    target = args[0]
+    if not (isinstance(target, Jet) and target.level == level):
+        if name.strip("_").removeprefix("i") in _OPERATORS:
+            # No TypeError: Python would take it for "then try out = out + jet", which leaves
+            # behind whatever else refers to the memory of out.
+            raise RuntimeError(_plain_write("out += jet, or another operator with =,"))
+        raise TypeError(_plain_write("out[i] = jet" if name == "__setitem__" else name))
+    if name == "__setitem__":
+        result = write(target, args[1], args[2])
+    elif name == "copy_" or (name == "fill_" and isinstance(args[1], Jet)):
+        result = write(target, (), args[1])
+    elif name in _FILLS:
+        filled = getattr(target.primal.clone(), name)(*args[1:], **kwargs)
+        result = make(target, filled, [None] * len(target.blocks))
+    else:
+        result = dispatch(_functional(name), args, kwargs)
+    if result.shape != target.shape:
+        raise RuntimeError(
+            f"{name} would change the shape of its target from {tuple(target.shape)} to "
+            f"{tuple(result.shape)}; use an operation that returns its result"
+        )
+    target._assign(_cast(result, target.dtype))
+    return target
+
+
+def _functional(name: str) -> Callable[..., Any]:
+    """The operation of which name is the in-place form."""
+    functional = _AUGMENTED.get(name, name[:-1])
+    for namespace in (torch.Tensor, torch, torch.nn.functional):
+        if name not in _SHAPE_CHANGES and hasattr(namespace, functional):
+            return getattr(namespace, functional)
+    raise TypeError(f"{name} cannot act on a jet: use an operation that returns its result")
+
+
+_SHAPE_CHANGES = frozenset(
+    words(
+        "set_ resize_ resize_as_ swap_ data_ t_ transpose_ swapaxes_ swapdims_ squeeze_ "
+        "unsqueeze_ as_strided_ detach_ share_memory_"
+    )
+)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    """x in the dtype of the tensor that it is written into."""
+    if x.dtype == dtype:
+        return x
+    if x.is_complex() and not dtype.is_complex:
+        raise RuntimeError(
+            f"complex values cannot be written into a tensor of dtype {dtype}; take .real first"
+        )
+    return x.to(dtype)
+
+
+def write(target: Any, index: Any, source: Any) -> Any:
+    """The target with target[index] replaced by the source (broadcast), as a new jet."""
+    if not isinstance(source, (torch.Tensor, core.jet.Jet)):
+        source = torch.as_tensor(source, dtype=target.dtype, device=target.device)
+    source = _cast(source, target.dtype)
+    if source.ndim == 0 and isinstance(index, torch.Tensor) and index.dtype == torch.bool:
+        mask = index.reshape(tuple(index.shape) + (1,) * (target.ndim - index.ndim))
+        return torch.where(mask, source, target)
+    positions = torch.arange(target.numel(), device=target.device).reshape(target.shape)
+    chosen = positions[explicit_index(index, target.ndim)]
+    while source.ndim > chosen.ndim and source.shape[0] == 1:
+        source = source[0]
+    source = source.expand(chosen.shape).reshape(-1)
+    return _scatter(target, chosen.reshape(-1), source)
+
+
+def _scatter(target: Any, positions: Any, source: Any) -> Any:
+    """target.reshape(-1) with the entries at these positions replaced, in its own shape."""
+    level, order = target.level, target.algebra.order
+    is_jet = isinstance(source, Jet) and source.level == level
+    new = source.primal if is_jet else source
+    primal = torch.index_copy(target.primal.reshape(-1), 0, positions, new).reshape(target.shape)
+    added = source.blocks if is_jet else [None] * order
+    blocks: list[Block] = []
+    for m, (old, extra) in enumerate(zip(target.blocks, added, strict=True)):
+        if old is None and extra is None:
+            blocks.append(None)
+            continue
+        size = target.algebra.sizes[m + 1]
+        flat = (
+            torch.zeros((size, target.numel()), dtype=target.dtype, device=target.device)
+            if old is None
+            else old.expand((size, *target.shape)).reshape((size, -1))
+        )
+        rows = (
+            torch.zeros((size, positions.numel()), dtype=target.dtype, device=target.device)
+            if extra is None
+            else extra.expand((size, positions.numel()))
+        )
+        blocks.append(torch.index_copy(flat, 1, positions, rows).reshape((size, *target.shape)))
+    return make(target, primal, blocks)
+
+
+class View(NamedTuple):
+    """How a jet was made from the base whose memory it shares."""
+
+    base: Any
+    key: str
+    func: Callable[..., Any]
+    rest: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    position: int | None  # in the tuple that func returns
+    strides: tuple[int, ...] | None  # of the base, where they decide whether reshape copies
+
+    def of(self, base: Any) -> Any:
+        """The same view of something else."""
+        if isinstance(base, Jet):
+            result = dispatch(self.func, (base, *self.rest), self.kwargs)
+        else:
+            level = self.base.level
+            result = self.func(base, *values(level, self.rest), **values(level, self.kwargs))
+        return result if self.position is None else result[self.position]
+
+
+_MAY_COPY = frozenset(["reshape", "reshape_as", "flatten", "ravel"])
+
+
+def _remember(
+    key: str, base: Any, func: Any, rest: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    """Note that the result shares memory with the base, for in-place writes to either."""
+    if not isinstance(base, Jet) or (key == "__getitem__" and not is_basic(rest[0])):
+        return
+    strides = None
+    if key in _MAY_COPY and not base.primal.is_contiguous():
+        strides = base.primal.stride()
+    several = isinstance(result, (tuple, list))
+    for k, jet in enumerate(result if several else [result]):
+        if isinstance(jet, Jet) and jet is not base:
+            jet._view = View(base, key, func, rest, kwargs, k if several else None, strides)
+            jet._seen = base._version
+
+
+# ------------------------------------------------------------------ the class
+
+
+class Jet(core.jet.Jet):
+    """A jet of tensors: to the user's function it looks like the tensor that is its value.
+
+    In-place operations replace the value and the coefficients of the object. A view remembers
+    what it is a view of: writes to the view reach its base, and a view of a base that was written
+    to is made anew before it is used.
+    """
+
+    __slots__ = ("_seen", "_version", "_view")
+    __array_ufunc__ = None  # numpy scalars on the left leave the operation to us
+
+    def __init__(self, algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> None:
+        super().__init__(algebra, level, primal, blocks)
+        self._view: Any = None
+        self._version = 0
+        self._seen = 0
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+    def _assign(self, other: Any) -> None:
+        """Take the value and the coefficients of another jet, and so do all that share memory."""
+        self._refresh()
+        self._forget_copy()
+        view = self._view
+        if view is not None and view.key in READ_ONLY:
+            raise RuntimeError(
+                f"an in-place write to the result of {view.key} would write its base in a way that "
+                "jetfold cannot follow; clone() it first"
+            )
+        self.primal, self.blocks = other.primal, other.blocks
+        self._version += 1
+        if view is not None:
+            base = view.base
+            places = torch.arange(base.numel(), device=base.device).reshape(base.shape)
+            entries = torch.reshape(self, (-1,))
+            base._assign(_scatter(base, view.of(places).reshape(-1), entries))
+            self._seen = base._version
+
+    def _refresh(self) -> None:
+        """Make a view anew whose base was written to."""
+        if self._view is None:
+            return
+        base = self._view.base
+        base._refresh()
+        if self._seen != base._version:
+            self._forget_copy()
+        if self._view is not None and self._seen != base._version:
+            fresh = self._view.of(base)
+            self.primal, self.blocks = fresh.primal, fresh.blocks
+            self._seen = base._version
+            self._version += 1
+
+    def _forget_copy(self) -> None:
+        """reshape gave a copy, if the strides of its base did not allow a view."""
+        view = self._view
+        if view is not None and view.strides is not None:
+            if viewable(view.base.shape, view.strides, self.shape):
+                self._view = view._replace(strides=None)
+            else:
+                self._view = None
+
+    # attributes of the value
+    shape = property(lambda self: self.primal.shape)
+    dtype = property(lambda self: self.primal.dtype)
+    device = property(lambda self: self.primal.device)
+    layout = property(lambda self: self.primal.layout)
+    ndim = property(lambda self: self.primal.ndim)
+    nbytes = property(lambda self: self.primal.nbytes)
+    is_mkldnn = property(lambda self: self.primal.is_mkldnn)
+    is_sparse_csr = property(lambda self: self.primal.is_sparse_csr)
+    is_xla = property(lambda self: self.primal.is_xla)
+    is_xpu = property(lambda self: self.primal.is_xpu)
+    is_cuda = property(lambda self: self.primal.is_cuda)
+    is_cpu = property(lambda self: self.primal.is_cpu)
+    is_mps = property(lambda self: self.primal.is_mps)
+    is_meta = property(lambda self: self.primal.is_meta)
+    is_sparse = property(lambda self: self.primal.is_sparse)
+    is_nested = property(lambda self: self.primal.is_nested)
+    is_quantized = property(lambda self: self.primal.is_quantized)
+    is_leaf = property(lambda self: False)
+    itemsize = property(lambda self: self.primal.itemsize)
+    requires_grad = property(lambda self: self.primal.requires_grad)
+    grad_fn = property(lambda self: self.primal.grad_fn)
+    data = property(lambda self: self.detach())
+
+    # attributes that are operations
+    real = property(lambda self: torch.real(self))
+    imag = property(lambda self: torch.imag(self))
+    T = property(lambda self: self.permute(tuple(range(self.ndim - 1, -1, -1))))
+    mT = property(lambda self: self.transpose(-2, -1))
+    H = property(lambda self: self.transpose(-2, -1).conj())
+    mH = property(lambda self: self.transpose(-2, -1).conj())
+
+    def detach(self) -> Any:
+        """The value alone, with no derivative at any level (as torch.Tensor.detach)."""
+        self._refresh()
+        return self.primal.detach()
+
+    def __len__(self) -> int:
+        if self.primal.ndim == 0:
+            raise TypeError(
+                "len() of a 0-d tensor; if torch.tensor([x, y]) asked for it, that copies numbers "
+                "and loses derivatives: use torch.stack([x, y])"
+            )
+        return len(self.primal)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(torch.unbind(self, 0))
+
+    def __bool__(self) -> bool:
+        self._refresh()
+        return bool(self.primal)
+
+    def __float__(self) -> float:
+        self._refresh()
+        return float(self.primal)
+
+    def __int__(self) -> int:
+        self._refresh()
+        return int(self.primal)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return torch.clone(self)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"Jet({self.primal!r}, {self.algebra!r})"
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Looked up once: torch.compile may know some of these functions by another object.
+    key, in_place = NAMES.get(function), IN_PLACE.get(function)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return run_rule(function, key, in_place, args, kwargs)
+
+    method.__name__ = getattr(function, "__name__", "method")
+    method.__doc__ = f"torch.Tensor.{method.__name__} of a jet."
+    return method
+
+
+def _install_methods() -> None:
+    """Every method of torch.Tensor that the class does not define itself."""
+    operators = {name for name in RULES if name.startswith("__")} | set(_AUGMENTED)
+    operators |= {"__setitem__"}
+    own = {name for base in Jet.__mro__[:-1] for name in vars(base)}
+    for name in dir(torch.Tensor):
+        if name in own - {"__eq__"} or (name.startswith("_") and name not in operators):
+            continue
+        function = getattr(torch.Tensor, name)
+        if callable(function) and not isinstance(function, type):
+            setattr(Jet, name, _method(function))
+
+
+_install_methods()
+
+__all__ = ["Jet", "NewLevel", "Rule", "dispatch", "report"]
