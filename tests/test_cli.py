@@ -1,77 +1,229 @@
-"""The command line, as a user types it."""
+"""The command line: expressions, what it prints, and a tiny run of the measurements."""
 
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+from fractions import Fraction
 
 import pytest
+from typer.testing import CliRunner
 
-pytest.importorskip("torch")
-typer_testing = pytest.importorskip("typer.testing")
-pytest.importorskip("matplotlib")
-
-from jetfold.cli import application
-
-
-def invoke(*args):
-    return typer_testing.CliRunner().invoke(application(), list(args))
+import jetfold as jf
+from jetfold import cli
+from jetfold.bench import report
 
 
-def test_explain_prints_basis_and_vectors():
-    result = invoke("explain", "t - 0.1*(x**2+y**2)")
-    assert result.exit_code == 0
-    assert "t - 0.1*x**2 - 0.1*y**2, on 3 coordinates" in result.output
-    assert "minimal        4 = 1 + 2 + 1" in result.output
+def run(*arguments):
+    return CliRunner().invoke(cli.application(), list(arguments))
 
 
-def test_explain_of_named_operators():
-    assert "minimal       27 =" in invoke("explain", "biharmonic", "--dim", "5").output
+# ------------------------------------------------------------------ expressions
 
 
-def test_order_of_the_names():
-    assert "-t + x**2, on 3 coordinates" in invoke("explain", "x**2 - t", "--names", "t,x,y").output
+def test_parse():
+    t, x, y = jf.partials(3, names="t x y")
+    assert cli.parse("t - 0.1*(x**2+y**2)") == t - 0.1 * (x**2 + y**2)
+    assert cli.parse("-(t*x) + +x**4/3 - 2", names=["t", "x", "y"]) == -t * x + x**4 / 3 - 2
+    assert cli.parse("  t**(1+1) \n + x*0*y ") == t**2
 
 
-@pytest.mark.parametrize(
-    "expression", ["x**2 + sin(y)", "x**2 +", "x**(1/2)", "3", "x if y else 1"]
-)
-def test_expressions_that_are_refused(expression):
-    result = invoke("explain", expression)
-    assert result.exit_code == 2
-    assert "jetfold: " in result.output and expression in result.output
+def test_numbers_are_exact():
+    assert cli.parse("x/3 + 0.1*x").symbol.terms[(0,)] == Fraction(13, 30)
+    assert cli.parse("x*2**-0*1e-3").symbol.terms[(0,)] == Fraction(1, 1000)
 
 
-def test_version():
-    assert "jetfold 0." in invoke("--version").output
-
-
-def test_small_benchmark_writes_table_and_picture(tmp_path):
-    result = invoke(
-        *("bench", "--operators", "laplacian,kp", "--modes", "eager", "--batch", "8"),
-        *("--width", "0.02", "--dim", "laplacian=4", "--repeats", "2", "--dtype", "float64"),
-        *("--out", str(tmp_path)),
-    )
-    assert result.exit_code == 0, result.output
-    lines = (line for line in (tmp_path / "bench.csv").open() if not line.startswith("#"))
-    rows = list(csv.DictReader(lines))
-    assert [row["method"] for row in rows[:4]] == ["nested", "standard", "collapsed", "minimal"]
-    assert [row["vectors"] for row in rows[:4]] == ["", "9", "6", "6"]
-    assert [row["vectors"] for row in rows[4:]] == ["", "11", "9", "6"]
-    assert all(float(row["median ms"]) > 0 for row in rows)
-    assert all(float(row["relative error"]) < 1e-11 for row in rows)
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+def test_coordinates_in_order_of_appearance():
+    operator = cli.parse("b*a + c")
+    assert [operator.names[i] for i in range(3)] == ["b", "a", "c"]
+    assert cli.parse("a", names=["b", "a", "c"]).coordinates == 3
 
 
 @pytest.mark.parametrize(
-    ("option", "text"),
+    ("expression", "marked", "says"),
     [
-        (("--methods", "fast"), "got fast"),
-        (("--operators", "heat"), "heat"),
-        (("--dim", "laplacian"), "laplacian=20"),
-        (("--dtype", "int8"), "int8"),
+        ("t - sin(x)**2", "sin(x)", "not part of an operator"),
+        ("t + x^2", "t + x^2", "written with **"),
+        ("x.y + t", "x.y", "not part of an operator"),
+        ("__import__('os')", "__import__('os')", "not part of an operator"),
+        ("[x][0]", "[x][0]", "not part of an operator"),
+        ("x if t else t", "x if t else t", "not part of an operator"),
+        ("x*2j", "2j", "not part of an operator"),
+        ("x*True", "True", "not part of an operator"),
+        ("~x", "~x", "not part of an operator"),
+        ("t**x", "x", "whole number from 0 to 64"),
+        ("ü*t**0.5", "0.5", "whole number"),
+        ("t**-1", "-1", "whole number"),
+        ("t**999999999", "999999999", "whole number"),
+        ("9**9**9*t", "9**9", "whole number"),
+        ("1/t", "t", "divided by a number only"),
+        ("t/(1-1)", "1-1", "division by zero"),
+        ("1 + 2", "1 + 2", "no coordinate"),
+        ("t +* x", "*", "cannot be read"),
     ],
 )
-def test_benchmark_options_that_are_refused(option, text):
-    result = invoke("bench", *option)
+def test_parse_marks_the_offending_part(expression, marked, says):
+    with pytest.raises(cli.ExpressionError) as raised:
+        cli.parse(expression)
+    message, shown, marks = str(raised.value).replace("\n\n", "\n").split("\n")
+    assert says in message
+    assert shown == f"  {expression}"
+    assert shown[marks.index("^") : marks.rindex("^") + 1] == marked
+
+
+def test_parse_refuses_unknown_names_and_nothing():
+    with pytest.raises(cli.ExpressionError, match="y is not among the names t x"):
+        cli.parse("t + y", names=["t", "x"])
+    with pytest.raises(cli.ExpressionError, match="number, not an operator"):
+        cli.parse("2", names=["t"])
+    with pytest.raises(cli.ExpressionError, match="the expression is empty"):
+        cli.parse("  ")
+
+
+# ------------------------------------------------------------------ explain
+
+
+def test_explain_prints_basis_products_and_vectors():
+    result = run("explain", "t - 0.1*(x**2+y**2)")
+    assert result.exit_code == 0
+    for part in (
+        "t - 0.1*x**2 - 0.1*y**2, on 3 coordinates",
+        "4 = 1 + 2 + 1",
+        "e3 = -10*t + x**2 + y**2",
+        "= u·v_e3 + u_e3·v + 2·u_x·v_x + 2·u_y·v_y",
+        "= -0.1·u_e3",
+    ):
+        assert part in result.output
+
+
+def test_explain_takes_names_named_operators_and_a_leading_minus():
+    assert "on 4 coordinates" in run("explain", "x**2", "--names", "t,x,y z").output
+    assert "52 = 1 + 50 + 1" in run("explain", "laplacian", "--dim", "50").output
+    assert "141 = 1 + 35 + 35 + 35 + 35" in run("explain", "biharmonic", "--dim", "5").output
+    assert "-x**2, on 1 coordinate\n" in run("explain", "-x**2").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("t + sin(x)",), "      ^^^^^^"),
+        (("laplacian",), "jetfold explain laplacian --dim 3"),
+        (("laplacian", "--dim", "0"), "positive integer"),
+        (("x", "--dim", "3"), "--dim goes with laplacian and biharmonic"),
+        (("x", "--names", "x x"), "has a name twice"),
+    ],
+)
+def test_explain_refuses(arguments, says):
+    result = run("explain", *arguments)
     assert result.exit_code == 2
-    assert text in result.output
+    assert says in result.output
+    assert "Traceback" not in result.output
+
+
+def test_version_and_help():
+    assert run("--version").output == f"jetfold {jf.__version__}\n"
+    assert "bench" in run("--help").output
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("typer", ["--version"], "bench"),
+        ("rich", ["explain", "x"], "bench"),
+        ("matplotlib", ["bench"], "bench"),
+        ("torch", ["bench"], "torch"),
+    ],
+)
+def test_a_missing_package_is_answered_with_how_to_install_it(missing, arguments, extra, tmp_path):
+    code = (
+        "import sys\n"
+        f"class Missing:\n"
+        f"    def find_spec(self, name, *_):\n"
+        f"        if name.partition('.')[0] == {missing!r}:\n"
+        f"            raise ModuleNotFoundError('no ' + name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from jetfold.cli import main\n"
+        f"sys.argv = ['jetfold', *{arguments!r}]\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 1
+    assert f"needs {missing}" in result.stderr
+    assert f"pip install 'jetfold[{extra}]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# ------------------------------------------------------------------ bench
+
+TINY = ("--batch", "8", "--width", "0.03", "--modes", "eager", "--repeats", "2")
+
+
+def test_bench_writes_table_csv_and_picture(tmp_path):
+    out = tmp_path / "results"
+    result = run("bench", *TINY, "--dim", "laplacian=5,weighted-laplacian=4", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    for part in (
+        "float32, batch 8",
+        "D → 23 → 23 → 15 → 15 → 1",
+        "time/",
+        "bench.csv",
+        "bench.png",
+    ):
+        assert part in result.output
+    with (out / "bench.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == report.FIELDS
+    carried = {(row["operator"], row["method"]): row["vectors"] for row in rows}
+    assert len(rows) == len(carried) == 16
+    assert carried["laplacian", "minimal"] == "7"
+    assert carried["weighted-laplacian", "standard"] == "9"
+    assert carried["biharmonic", "collapsed"] == "107"
+    assert carried["kp", "minimal"] == "6"
+    assert carried["kp", "nested"] == ""
+    for row in rows:
+        nested = row["method"] == "nested"
+        assert float(row["median ms"]) > 0
+        assert 0 < float(row["relative error"]) < 1e-5
+        assert (row["limit ms"] == "") == (row["time/limit"] == "") == nested
+        assert row["compile s"] == ""
+        assert row["batch"] == "8" and row["repeats"] == "2"
+        if nested:
+            assert row["speed-up"] == "1"
+    assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_fails_when_a_result_is_not_exact(tmp_path, monkeypatch):
+    monkeypatch.setitem(report.TOLERANCE, "float32", 1e-12)
+    some = ("--operators", "kp", "--methods", "minimal", "--out", str(tmp_path))
+    result = run("bench", *TINY, *some)
+    assert result.exit_code == 1
+    assert "KP, linear part, minimal, eager: relative error" in result.output
+    assert "exceeds the 1e-12 allowed in float32" in " ".join(result.output.split())
+    assert (tmp_path / "bench.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--operators", "laplace"), "operators must be among laplacian, weighted-laplacian"),
+        (("--methods", "minimal,best"), "got best"),
+        (("--modes", "jit"), "modes must be among eager, compiled"),
+        (("--dim", "laplacian"), "--dim takes operator=number"),
+        (("--dim", "heat=3"), "dimensions must be among"),
+        (("--dim", "kp=4"), "its dimension is 3, not 4"),
+        (("--dim", "laplacian=0"), "dimension of laplacian must be at least 1"),
+        (("--batch", "0"), "batch must be at least 1, got 0"),
+        (("--width", "0"), "width must be positive"),
+        (("--dtype", "float16"), "dtype must be one of float32, float64"),
+        (("--device", "abacus"), "device 'abacus' cannot be used"),
+        (("--framework", "numpy"), "framework must be one of torch"),
+    ],
+)
+def test_bench_refuses(arguments, says, tmp_path):
+    result = run("bench", *arguments, "--modes", "eager", *arguments, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output

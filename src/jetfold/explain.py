@@ -129,9 +129,9 @@ def explain(operator: Any, coordinates: int | None = None) -> Explanation:
     t - x**2, on 2 coordinates
     <BLANKLINE>
     Vectors carried at every node, by degree 0, 1, …
-      minimal       3 = 1 + 1 + 1
-      collapsed     4 = 1 + 2 + 1
-      standard      4 = 1 + 2 + 1
+      minimal        3 = 1 + 1 + 1
+      collapsed      4 = 1 + 2 + 1
+      standard       4 = 1 + 2 + 1
     <BLANKLINE>
     Basis of the minimal algebra
       degree 0   1
@@ -139,8 +139,8 @@ def explain(operator: Any, coordinates: int | None = None) -> Explanation:
       degree 2   e2 = -t + x**2
     <BLANKLINE>
     Product rule (u_w means w(∂)u); 1 structure constant beside those of u and v
-      (uv)_x     = u·v_x + u_x·v
-      (uv)_e2    = u·v_e2 + u_e2·v + 2·u_x·v_x
+      (uv)_x    = u·v_x + u_x·v
+      (uv)_e2   = u·v_e2 + u_e2·v + 2·u_x·v_x
     <BLANKLINE>
     Read-out
       t - x**2   = -u_e2

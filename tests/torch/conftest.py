@@ -156,6 +156,6 @@ def check(tools: Any, point: Any) -> Callable[..., None]:
             return f(*[m(p)[lazy] for m in maps])
 
         agree(lambda p: function(p, False), point, **options)
-        agree(lambda p: function(p, True), point, **({"order": 2} | options))
+        agree(lambda p: function(p, True), point, **(options | {"order": 2}))
 
     return check

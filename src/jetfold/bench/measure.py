@@ -55,6 +55,8 @@ def take_turns(
         least, most: the number of rounds, whatever the budget.
     """
     names = list(competitors)
+    if not names:
+        return {}
     for name in names:
         competitors[name]()  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -194,8 +194,8 @@ def run(
     """
     rows: list[Row] = []
     failures: list[str] = []
-    for name in settings.operators:
-        case = settings.case(name)
+    cases = {name: settings.case(name) for name in settings.operators}
+    for name, case in cases.items():
         for mode in settings.modes:
             with backend.inference():
                 found, failed = _measure(name, case, mode, settings, backend, advance)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from .networks import Layer
 
@@ -34,7 +35,7 @@ class Torch:
         return torch.as_tensor(values).to(self.device, getattr(torch, dtype or self.dtype))
 
     def numpy(self, array: Any) -> np.ndarray:
-        return array.double().cpu().numpy()
+        return array.detach().double().cpu().numpy()
 
     def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
         modules: list[Any] = []
@@ -46,7 +47,8 @@ class Torch:
         return torch.nn.Sequential(*modules[:-1])
 
     def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return torch.compile(function, fullgraph=True, dynamic=False, backend=_inductor)
+        options = {"joint_custom_pre_pass": ZerosInMemory()}
+        return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     def forget(self) -> None:
         torch.compiler.reset()
@@ -70,22 +72,21 @@ def make(device: str, dtype: str, threads: int | None) -> Torch:
     return Torch(device, dtype)
 
 
-def _inductor(graph: Any, inputs: Any) -> Any:
-    """Inductor, with the zero tangents of forward mode as ordinary zeros.
+class ZerosInMemory(CustomGraphPass):
+    """A pass of Inductor: the zero tangents of forward mode become ordinary zeros.
 
     `torch.func.jvp` makes tensors of zeros without memory, and Inductor's kernels for the CPU read
-    it: compiled nested differentiation crashes (pytorch/pytorch#190856).
+    it: nested differentiation, once compiled, crashes (pytorch/pytorch#190856).
     """
-    from torch._inductor.compile_fx import compile_fx
-    from torch._inductor.decomposition import select_decomp_table
 
-    table = dict(select_decomp_table())
-    table[torch.ops.aten._efficientzerotensor.default] = _zeros
-    return compile_fx(graph, inputs, decompositions=table)
+    def __call__(self, graph: Any) -> None:
+        for node in graph.nodes:
+            if node.target is torch.ops.aten._efficientzerotensor.default:
+                node.target = torch.ops.aten.full.default
+                node.args = (*node.args, 0)
 
-
-def _zeros(size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> Any:
-    return torch.zeros(size, dtype=dtype, device=device)
+    def uuid(self) -> Any:  # for Inductor's cache on disk
+        return "jetfold.bench ZerosInMemory 1"
 
 
 def _processor() -> str:

@@ -1,0 +1,40 @@
+"""Timing: everybody gets the same number of turns, and the statistics are those of the calls."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jetfold.bench.measure import once, summarise, take_turns
+
+
+def test_statistics():
+    timing = summarise([5.0, 1.0, 4.0, 2.0, 3.0])
+    assert (timing.median, timing.minimum, timing.lower, timing.upper) == (3.0, 1.0, 2.0, 4.0)
+    assert timing.repeats == 5
+
+
+def test_turns_rotate():
+    calls = []
+    names = ("a", "b", "c")
+    competitors = {name: (lambda name=name: calls.append(name)) for name in names}
+    timings = take_turns(competitors, budget=0, least=3, most=3)
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"  # the warm-up is not timed
+    assert {name: timing.repeats for name, timing in timings.items()} == dict.fromkeys(names, 3)
+
+
+def test_budget_and_bounds():
+    def call():
+        time.sleep(0.01)
+
+    assert take_turns({"a": call}, budget=0, least=4)["a"].repeats == 4
+    assert take_turns({"a": call}, budget=100, least=1, most=6)["a"].repeats == 6
+    assert 2 <= take_turns({"a": call}, budget=0.1, least=1)["a"].repeats <= 12
+    assert take_turns({}, budget=1) == {}
+
+
+def test_the_time_is_that_of_the_call():
+    seconds, result = once(lambda: time.sleep(0.05) or 7)
+    assert result == 7
+    assert seconds == pytest.approx(0.05, abs=0.04)
