@@ -52,6 +52,7 @@ def test_coordinates_in_order_of_appearance():
         ("x*2j", "2j", "not part of an operator"),
         ("x*True", "True", "not part of an operator"),
         ("~x", "~x", "not part of an operator"),
+        ("x*1e999", "1e999", "not part of an operator"),
         ("t**x", "x", "whole number from 0 to 64"),
         ("ü*t**0.5", "0.5", "whole number"),
         ("t**-1", "-1", "whole number"),

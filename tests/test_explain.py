@@ -105,6 +105,13 @@ def test_several_operators_are_read_out_of_one_propagation():
     )
 
 
+def test_what_differentiates_nothing():
+    found = explain(t * 0)
+    assert found.vectors == {"minimal": 1, "collapsed": 1, "standard": 1}
+    assert found.readout == (("0", "0"),)
+    assert "Product rule" not in str(found)
+
+
 def test_coefficients_that_stay_outside():
     def speed(point):
         return point[0]

@@ -35,6 +35,7 @@ class ExpressionError(ValueError):
 GRAMMAR = "write coordinates and numbers with + - * / **, as in t - 0.1*(x**2 + y**2)"
 
 HIGHEST_POWER = 64
+INFINITY = float("inf")
 
 
 def parse(expression: str, names: Sequence[str] = ()) -> Operator:
@@ -80,7 +81,7 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
                 if name not in variables:
                     raise fail(node, f"{name} is not among the names {' '.join(known)}")
                 return variables[name]
-            case ast.Constant(value=number) if type(number) in (int, float):
+            case ast.Constant(value=number) if type(number) in (int, float) and number < INFINITY:
                 return Fraction(repr(number))
             case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
                 return value(operand) if isinstance(sign, ast.UAdd) else -value(operand)

@@ -84,7 +84,8 @@ class Explanation:
         found.append(("Basis of the minimal algebra", members))
         constants = f"{self.entries} structure constant{'s' * (self.entries != 1)}"
         heading = f"Product rule (u_w means w(∂)u); {constants} beside those of u and v"
-        found.append((heading, rules))
+        if rules:
+            found.append((heading, rules))
         found.append(
             (
                 "Read-out",

@@ -272,8 +272,8 @@ def noise(rows: Sequence[Row]) -> str:
         return ""
     return (
         f"The machine was busy: in {len(noisy)} of {len(rows)} rows the quartiles are more than "
-        f"{SPREAD:.0%} of the median apart. Repeat the run when it is idle, or with a larger "
-        "--budget."
+        f"{SPREAD:.0%} of the median apart. Repeat the run when it is idle, or with fewer "
+        "--threads and a larger --budget."
     )
 
 
