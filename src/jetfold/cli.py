@@ -81,7 +81,9 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
                 if name not in variables:
                     raise fail(node, f"{name} is not among the names {' '.join(known)}")
                 return variables[name]
-            case ast.Constant(value=number) if type(number) in (int, float) and number < INFINITY:
+            case ast.Constant(value=int() | float() as number) if (
+                not isinstance(number, bool) and number < INFINITY
+            ):
                 return Fraction(repr(number))
             case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
                 return value(operand) if isinstance(sign, ast.UAdd) else -value(operand)

@@ -227,6 +227,23 @@ def test_diagonal_stands_for_the_whole_product(wanted: tuple[Polynomial, ...]) -
                     assert list(one.entries) == rows
 
 
+@given(symbols)
+def test_rowwise_stands_for_the_whole_product(wanted: tuple[Polynomial, ...]) -> None:
+    """Where `rowwise` is given, c_w u_w v_w for ALL w is all there is in that degree pair."""
+    algebra = jet_algebra(wanted)
+    for table in (one for tables in algebra.products for t in tables for one in (t, t.square)):
+        if table.rowwise is not None:
+            assert {algebra.sizes[k] for k in (table.i, table.j, table.m)} == {len(table.rowwise)}
+            assert list(table.entries) == [(w, w, w, c) for w, c in enumerate(table.rowwise)]
+
+
+def test_directions_kept_apart_multiply_row_by_row() -> None:
+    algebra = directions.scheme((laplacian(3) ** 2,), "standard").algebra
+    assert len(set(algebra.sizes[1:])) == 1
+    tables = [table for tables in algebra.products for table in tables]
+    assert tables and all(table.rowwise is not None for table in tables)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -32,6 +32,8 @@ class Product:
         rows: the entries by output: (w, ((a, b, c), …)).
         diagonal: the weights c_a if the product is the one sum Σ_a c_a u_a v_a, over all a of
             both degrees and into the only w of its degree, else None.
+        rowwise: the weights c_w if the product is c_w u_w v_w for every w, as along directions
+            that are kept apart, else None.
         square: for u = v the same sum with (a, b) and (b, a), or (i, j) and (j, i), taken together.
     """
 
@@ -54,6 +56,9 @@ class Product:
         one_sum = [(w, a, b) for w, a, b, _ in entries] == [(0, a, a) for a in range(sizes[i])]
         whole = sizes[i] == sizes[j] and sizes[m] == 1
         self.diagonal = tuple(c for *_, c in entries) if whole and one_sum else None
+        same_place = [entry[:3] for entry in entries] == [(r, r, r) for r in range(sizes[m])]
+        equal = sizes[i] == sizes[j] == sizes[m]
+        self.rowwise = tuple(c for *_, c in entries) if equal and same_place else None
         self.square = self
         if squared:
             return

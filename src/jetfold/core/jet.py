@@ -146,6 +146,11 @@ def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: 
         if any(c != weights[0] for c in weights):
             return bilinear.contract(xp.scale(u, weights), v)[None]
         return scaled(weights[0], bilinear.contract(u, v))[None]
+    weights = table.rowwise
+    if weights is not None:
+        if any(c != weights[0] for c in weights):
+            return bilinear.blocks(xp.scale(u, weights), v)
+        return scaled(weights[0], bilinear.blocks(u, v))
     if len(table.entries) > UNROLL:
         left = xp.take(u, [a for _, a, _, _ in table.entries])
         right = xp.take(v, [b for _, _, b, _ in table.entries])

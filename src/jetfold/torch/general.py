@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -18,7 +19,7 @@ from ..core.algebra import monomials
 from ..core.jet import Jet
 from .lifts import is_tensor
 from .rules import full, is_jet, make
-from .table import NAMES, NESTED_WRONGLY
+from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 
 @torch.compiler.assume_constant_result
@@ -172,7 +173,20 @@ class Substitutes(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in UNDIFFERENTIABLE and any(
+            isinstance(x, torch.Tensor) and is_functorch_wrapped_tensor(x) for x in args
+        ):
+            raise NotImplementedError(wrong_in_torch(name))
         return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+
+
+def wrong_in_torch(name: str) -> str:
+    """Why a function is refused."""
+    return (
+        f"{name} has no rule of its own, and PyTorch's nested derivatives of it, which the general "
+        "rule would use, are wrong; write it with other operations"
+    )
 
 
 SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {

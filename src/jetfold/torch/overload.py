@@ -16,7 +16,7 @@ import torch
 from .. import core, warn
 from ..core.jet import Block
 from .dynamo import teach
-from .general import general
+from .general import general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
 from .rules import Rule, make, values
 from .table import NAMES, NESTED_WRONGLY, READ_ONLY, RULES, UNDIFFERENTIABLE, VIEWS, words
@@ -108,10 +108,7 @@ def _scripted_wrongly(func: Any) -> bool:
 def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = function_name(func)
     if name in UNDIFFERENTIABLE or _scripted_wrongly(func):
-        raise NotImplementedError(
-            f"{name} has no rule of its own, and PyTorch's nested derivatives of it, which the "
-            "general rule would use, are wrong; write it with other operations"
-        )
+        raise NotImplementedError(wrong_in_torch(name))
     report(name)
     try:
         return general(level, func, args, kwargs, strict=True)

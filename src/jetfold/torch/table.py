@@ -1,9 +1,10 @@
 """The table of rules: operation → kind (→ tower). A new operation is one line.
 
 Names are those of torch, torch.Tensor, torch.nn.functional and torch.special, which share rules;
-`linalg.` and `fft.` say so. Method, function and operator forms all find the same line. In-place
-forms (`add_`) need no line, nor do operations that PyTorch differentiates in forward mode and whose
-speed does not matter: the general rule serves them.
+`linalg.` and `fft.` say so, `functional.` where torch.nn.functional means something else by a name
+than torch, `_VF.` what some functions call when they are given one list. Method, function and
+operator forms all find the same line. In-place forms (`add_`) need no line, nor do operations that
+PyTorch differentiates in forward mode and whose speed does not matter: they have the general rule.
 """
 
 from __future__ import annotations
@@ -545,10 +546,20 @@ UNDIFFERENTIABLE: frozenset[str] = frozenset(
     words(
         "linalg_eig linalg_eigvals linalg_householder_product linalg_tensorsolve "
         "linalg_solve_ex native_layer_norm native_batch_norm triangular_solve scatter_reduce "
-        "index_reduce linear_cross_entropy chalf normal"
+        "index_reduce linear_cross_entropy chalf normal special_airy_ai special_bessel_j0 "
+        "special_bessel_j1 special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 "
+        "special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 "
+        "special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 "
+        "special_spherical_bessel_j0 special_chebyshev_polynomial_t "
+        "special_chebyshev_polynomial_u special_chebyshev_polynomial_v "
+        "special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t "
+        "special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v "
+        "special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h "
+        "special_hermite_polynomial_he special_laguerre_polynomial_l "
+        "special_legendre_polynomial_p"
     )
 )
-"""More of them, without a substitute."""
+"""More of them, without a substitute; the special functions here PyTorch takes for constants."""
 
 VIEWS = frozenset(
     words(
