@@ -13,12 +13,17 @@ def frontend_of(array: Any) -> Any:
         TypeError: the argument is no array of a supported framework.
     """
     if "torch" in sys.modules:
-        from . import torch as frontend
+        from . import torch as of_torch
 
-        if frontend.is_array(array):
-            return frontend
+        if of_torch.is_array(array):
+            return of_torch
+    if "jax" in sys.modules:
+        from . import jax as of_jax
+
+        if of_jax.is_array(array):
+            return of_jax
     raise TypeError(
-        "expected the point of evaluation to be a torch.Tensor, got "
+        "expected the point of evaluation to be a torch.Tensor or a jax.Array, got "
         f"{type(array).__module__}.{type(array).__qualname__}; convert it first, for example with "
-        "torch.as_tensor(x)"
+        "torch.as_tensor(x) or jax.numpy.asarray(x)"
     )

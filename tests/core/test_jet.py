@@ -48,6 +48,9 @@ class Numpy:
         assert len(block) == len(weights)
         return block * np.asarray(weights, block.dtype).reshape(-1, *[1] * (block.ndim - 1))
 
+    def sum_rows(self, block: Any) -> Any:
+        return block.sum(0)
+
     def segment_sum(self, block: Any, positions: Sequence[int], size: int) -> Any:
         out = np.zeros((size, *block.shape[1:]), block.dtype)
         np.add.at(out, list(positions), block)

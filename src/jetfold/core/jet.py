@@ -11,7 +11,7 @@ comes from a namespace `xp` (see `Namespace`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .algebra import JetAlgebra, Product
@@ -35,6 +35,9 @@ class Namespace(Protocol):
 
     def scale(self, block: Array, weights: Sequence[float]) -> Array:
         """Each row of a block times its weight."""
+
+    def sum_rows(self, block: Block) -> Array:
+        """The sum over the leading axis."""
 
     def segment_sum(self, block: Array, positions: Sequence[int], size: int) -> Array:
         """A block of `size` rows: row k is added to row positions[k]."""
@@ -105,7 +108,7 @@ class Elementwise:
         return self.xp.expand_dims(u, self.ndim) * self.xp.expand_dims(v, self.ndim)
 
     def contract(self, u: Block, v: Block) -> Array:
-        return self.blocks(u, v).sum(0)
+        return self.xp.sum_rows(self.blocks(u, v))
 
 
 def add(left: Array | None, right: Array | None) -> Array | None:
@@ -174,36 +177,102 @@ def compose(
     A None in the tower stands for zero; `ndim` is the number of axes of the value.
     """
     algebra, elementwise = jet.algebra, Elementwise(xp, ndim)
-    power: list[Block] = [None, *jet.blocks]  # N^k by degree; it starts at degree k
+    nilpotent: list[Block] = [None, *jet.blocks]
+    power = nilpotent  # N^k by degree; it starts at degree k
     out = [None if b is None or tower[0] is None else b * tower[0] for b in power]
     for k in range(2, algebra.order + 1):
         if all(t is None for t in tower[k - 1 :]):
             break
-        power = nilpotent_product(algebra, power, [None, *jet.blocks], k, elementwise, xp)
-        for m in range(k, algebra.order + 1):
-            if power[m] is not None and tower[k - 1] is not None:
-                if out[m] is None:
-                    out[m] = power[m] * tower[k - 1]
-                else:
-                    out[m] = xp.multiply_add(out[m], power[m], tower[k - 1])
+        power = nilpotent_product(algebra, power, nilpotent, elementwise, xp)
+        out = _multiply_add(out, power, tower[k - 1], xp)
     return out[1:]
+
+
+def compose_several(
+    algebra: JetAlgebra,
+    nilpotents: Sequence[Sequence[Block]],
+    taylor: Callable[[tuple[int, ...]], Array],
+    ndim: int,
+    xp: Namespace,
+) -> list[Block]:
+    """The blocks of φ(û_1, …, û_n) = Σ_α t_α N_1^{α_1} ⋯ N_n^{α_n}, from taylor(α) = ∂^αφ/α!."""
+    elementwise, n = Elementwise(xp, ndim), len(nilpotents)
+    out: list[Block] = [None] * (algebra.order + 1)
+    monomials = {tuple(int(i == k) for i in range(n)): list(nilpotents[k]) for k in range(n)}
+    for k in range(1, algebra.order + 1):
+        following = {}
+        for alpha, power in monomials.items():
+            out = _multiply_add(out, power, taylor(alpha), xp)
+            if k == algebra.order:
+                continue
+            last = max(i for i, exponent in enumerate(alpha) if exponent)
+            for i in range(last, n):  # each monomial once
+                raised = tuple(e + (j == i) for j, e in enumerate(alpha))
+                following[raised] = nilpotent_product(
+                    algebra, power, nilpotents[i], elementwise, xp
+                )
+        monomials = following
+    return out[1:]
+
+
+def _multiply_add(
+    total: Sequence[Block], power: Sequence[Block], t: Array | float | None, xp: Namespace
+) -> list[Block]:
+    """total + power · t by degree."""
+    out = list(total)
+    for m, block in enumerate(power):
+        if block is not None and t is not None:
+            out[m] = block * t if out[m] is None else xp.multiply_add(out[m], block, t)
+    return out
 
 
 def nilpotent_product(
     algebra: JetAlgebra,
-    power: Sequence[Block],
-    nilpotent: Sequence[Block],
-    k: int,
+    u: Sequence[Block],
+    v: Sequence[Block],
     bilinear: Bilinear,
     xp: Namespace,
 ) -> list[Block]:
-    """N^k = N^{k−1} · N, by degree; for k = 2 the symmetry of the table halves the work."""
+    """B(U, V) of nilpotent elements [None, block 1, …], by degree.
+
+    For the square of one element the symmetry of the table halves the work; `bilinear` must then
+    be symmetric too.
+    """
     out: list[Block] = [None] * (algebra.order + 1)
-    for m in range(k, algebra.order + 1):
+    square = u is v
+    for m in range(2, algebra.order + 1):
         for table in algebra.products[m]:
-            u, v = power[table.i], nilpotent[table.j]
-            if u is None or v is None or (k == 2 and table.i > table.j):
+            left, right = u[table.i], v[table.j]
+            if left is None or right is None or (square and table.i > table.j):
                 continue
-            chosen = table.square if k == 2 else table
-            out[m] = add(out[m], pair(chosen, algebra.sizes[m], u, v, bilinear, xp))
+            chosen = table.square if square else table
+            out[m] = add(out[m], pair(chosen, algebra.sizes[m], left, right, bilinear, xp))
     return out
+
+
+def solve_by_degrees(
+    algebra: JetAlgebra,
+    a: Sequence[Block],
+    b: Sequence[Block],
+    solve: Callable[[Array], Array],
+    solve_block: Callable[[Block], Block],
+    bilinear: Bilinear,
+    xp: Namespace,
+) -> list[Block]:
+    """All degrees of Ŷ with B(Â, Ŷ) = b̂: solve B(a_0, y_m) = b_m − (the rest of degree m).
+
+    Args:
+        a: [unused, block 1, …]; what belongs to the value is known to `solve` alone.
+        b: [value, block 1, …].
+        solve, solve_block: y with B(a_0, y) = right-hand side, of one or of stacked ones.
+    """
+    y: list[Block] = [solve(b[0])]
+    for m in range(1, algebra.order + 1):
+        rest = None if a[m] is None else bilinear.block_value(a[m], y[0])
+        for table in algebra.products[m]:
+            if a[table.i] is not None and y[table.j] is not None:
+                part = pair(table, algebra.sizes[m], a[table.i], y[table.j], bilinear, xp)
+                rest = add(rest, part)
+        right = b[m] if rest is None else add(b[m], -rest)
+        y.append(None if right is None else solve_block(right))
+    return y

@@ -190,6 +190,15 @@ def exponential(u: Array, y: Array, order: int, xp: Any, *, base: float) -> Towe
     return _exponential(y, order, math.log(base) if base > 0 else math.nan)
 
 
+def exponential_of_array(u: Array, y: Array, order: int, xp: Any, *, base: Array) -> Tower:
+    """b^u for an array b: t_k = (log b)^k/k! b^u, and zero where b is."""
+    log = xp.log(xp.where(base == 0, 1, base))
+    tower: Tower = [y * log]
+    for k in range(2, order + 1):
+        tower.append(tower[-1] * log / k)
+    return tower
+
+
 def log(u: Array, y: Array, order: int, xp: Any) -> Tower:
     """The natural logarithm."""
     return _logarithm(u, order)
@@ -238,6 +247,17 @@ def power(u: Array, y: Array, order: int, xp: Any, *, exponent: complex) -> Towe
         else:
             t.append(binomial if p == k else scaled(binomial, u if p == k + 1 else u ** (p - k)))
     return t
+
+
+def power_of_array(u: Array, y: Array, order: int, xp: Any, *, exponent: Array) -> Tower:
+    """u^p for an array p: t_k = C(p, k) u^{p−k}, and zero from the first vanishing C(p, k) on."""
+    tower: Tower = []
+    binomial: Any = 1.0
+    for k in range(1, order + 1):
+        binomial = binomial * (exponent - (k - 1)) / k
+        rest = xp.where(binomial == 0, 1, exponent - k)
+        tower.append(binomial * u**rest)
+    return tower
 
 
 def square(u: Array, y: Array, order: int, xp: Any) -> Tower:

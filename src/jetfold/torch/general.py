@@ -1,8 +1,6 @@
 """The general rule: any operation that PyTorch differentiates in forward mode, of any order.
 
-    φ(û)_w = Σ_k 1/k! Σ_{a_1 … a_k} (ê_{a_1} ⋯ ê_{a_k})_w · D^kφ(u)[û_{a_1}, …, û_{a_k}]
-
-with the directional derivatives D^kφ from `torch.func.jvp`, nested k times.
+The directional derivatives that `core.general` asks for come from `torch.func.jvp`, nested.
 """
 
 from __future__ import annotations
@@ -16,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.algebra import monomials
+from ..core.general import blocks
 from ..core.jet import Jet
 from .lifts import is_tensor
-from .rules import full, is_jet, make
+from .rules import XP, full, is_jet, make
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 
@@ -60,36 +59,19 @@ def general(
     after = _random_state(primals)
     out, out_spec, varying = list(shape)
     expanded = [full(x) if is_jet(level, x) else [None] * algebra.order for x in inputs]
-    rows: list[list[Any]] = []  # per basis element beyond the unit, one tangent per input
-    for degree in range(1, algebra.order + 1):
-        for a in range(algebra.sizes[degree]):
-            of_degree = [blocks[degree - 1] for blocks in expanded]
-            rows.append([None if b is None else b[a] for b in of_degree])
-    totals: list[list[Any]] = [[None] * (algebra.vectors - 1) for _ in values]
-    for k, terms in enumerate(_monomials(algebra.key), 1):
-        terms = [t for t in terms if all(any(r is not None for r in rows[a - 1]) for a in t[0])]
-        if not terms:
-            continue
-        tangents = [
-            tuple(
-                torch.stack([_or_zeros(rows[t[0][slot] - 1][j], p) for t in terms])
-                for j, p in enumerate(primals)
-            )
-            for slot in range(k)
-        ]
+
+    def directional(tangents: list[list[Any]]) -> tuple[Any, ...]:
         _set_random_state(before)
-        derivatives = _directional(flat, primals, tangents, strict)
-        for j, stacked in enumerate(derivatives):
-            for n, (_, combination) in enumerate(terms):
-                for w, c in combination:
-                    term = stacked[n] * c
-                    so_far = totals[j][w - 1]
-                    totals[j][w - 1] = term if so_far is None else so_far + term
+        return _directional(flat, primals, [tuple(slot) for slot in tangents], strict)
+
+    found = blocks(
+        algebra, _monomials(algebra.key), primals, expanded, directional, len(values), XP
+    )
     _set_random_state(after)
     results, index = list(out), 0
     for n, varies in enumerate(varying):
         if varies:
-            results[n] = _assemble(like, values[index], totals[index])
+            results[n] = make(like, values[index], found[index])
             index += 1
     return tree_unflatten(results, out_spec)
 
@@ -104,23 +86,6 @@ def _evaluated(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 def _is_inexact(leaf: Any) -> bool:
     return is_tensor(leaf) and (leaf.is_floating_point() or leaf.is_complex())
-
-
-def _or_zeros(row: Any, value: Any) -> Any:
-    return torch.zeros_like(value) if row is None else row
-
-
-def _assemble(like: Any, value: Any, rows: Sequence[Any]) -> Any:
-    blocks: list[Any] = []
-    start = 0
-    for size in like.algebra.sizes[1:]:
-        part = rows[start : start + size]
-        start += size
-        if all(row is None for row in part):
-            blocks.append(None)
-        else:
-            blocks.append(torch.stack([_or_zeros(row, value) for row in part]))
-    return make(like, value, blocks)
 
 
 # ------------------------------------------------------------------ the derivatives

@@ -16,7 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from ..core import towers
-from ..core.jet import Block, Elementwise, Jet, add, compose, pair, product
+from ..core.jet import (
+    Block,
+    Elementwise,
+    Jet,
+    add,
+    compose,
+    nilpotent_product,
+    product,
+    solve_by_degrees,
+)
 from .decompositions import SignLogabsdet, equation_from_sublists, explicit_equation, unused_letter
 from .lifts import explicit_index, index_past, is_tensor
 
@@ -40,6 +49,11 @@ class TorchNamespace:
         return torch.stack([row if row.shape == shape else row.expand(shape) for row in rows])
 
     @staticmethod
+    def zeros_like(array: Any) -> Any:
+        """Zeros of the shape and dtype of an array."""
+        return torch.zeros_like(array)
+
+    @staticmethod
     def take(block: Any, positions: Sequence[int]) -> Any:
         """The rows at these positions of the leading axis."""
         return block[torch.tensor(positions, device=block.device)]
@@ -49,6 +63,11 @@ class TorchNamespace:
         """Each row of a block times its weight."""
         column = torch.tensor(weights, dtype=block.dtype, device=block.device)
         return block * column.reshape((-1,) + (1,) * (block.ndim - 1))
+
+    @staticmethod
+    def sum_rows(block: Any) -> Any:
+        """The sum over the leading axis."""
+        return block.sum(0)
 
     @staticmethod
     def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
@@ -197,14 +216,14 @@ def elementwise(tower: Callable[..., list[Any]], **parameters: Any) -> Rule:
         given = {k: v for k, v in given.items() if k not in ("inplace", "out")}
         y = call(func, jet.primal, **given)
         used = {k: given.get(k, default) for k, default in parameters.items() if k != "approximate"}
-        return apply_tower(jet, y, lambda u, y, order: tower(u, y, order, XP, **used))
+        return apply_tower(jet, y, partial(tower, **used))
 
     return rule
 
 
-def apply_tower(jet: Any, y: Any, tower: Callable[[Any, Any, int], list[Any]]) -> Any:
+def apply_tower(jet: Any, y: Any, tower: Callable[..., list[Any]]) -> Any:
     """The jet of φ(x), from y = φ(u) and t_k = φ^{(k)}(u)/k!."""
-    coefficients = tower(jet.primal, y, jet.algebra.order)
+    coefficients = tower(jet.primal, y, jet.algebra.order, XP)
     return make(jet, y, compose(jet, coefficients, y.ndim, XP))
 
 
@@ -649,34 +668,22 @@ def power(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     exponent = exponent.item() if isinstance(exponent, np.generic) else exponent
     y = call(func, x.primal, exponent)
     if isinstance(exponent, (int, float, complex)):
-        return apply_tower(
-            x, y, lambda u, y, order: towers.power(u, y, order, XP, exponent=exponent)
-        )
-    # A tensor of exponents p: t_k = C(p, k) u^{p−k}, and zero from the first vanishing C(p, k) on.
-    tower, binomial = [], torch.ones_like(exponent, dtype=y.dtype)
-    for k in range(1, x.algebra.order + 1):
-        binomial = binomial * (exponent - (k - 1)) / k
-        rest = torch.where(binomial == 0, torch.ones_like(exponent), exponent - k)
-        tower.append(binomial * x.primal**rest)
-    aligned = make(x, y, blocks_for(level, x, x.algebra.order, y))
-    return make(x, y, compose(aligned, tower, y.ndim, XP))
+        return apply_tower(x, y, partial(towers.power, exponent=exponent))
+    aligned = make(x, x.primal, blocks_for(level, x, x.algebra.order, y))
+    return apply_tower(aligned, y, partial(towers.power_of_array, exponent=exponent))
 
 
 def _exponential(level: int, base: Any, exponent: Any) -> Any:
-    """c^y of a constant base: t_k = (log c)^k/k! c^y, and zero where the base is."""
+    """c^y of a constant base."""
     y = torch.pow(base, exponent.primal)
     if isinstance(base, np.generic):
         base = base.item()
     if not is_tensor(base):
-        return apply_tower(
-            exponent, y, lambda u, y, order: towers.exponential(u, y, order, XP, base=base)
-        )
-    log = torch.log(torch.where(base == 0, torch.ones_like(base), base))
-    tower = [y * log]
-    for k in range(2, exponent.algebra.order + 1):
-        tower.append(tower[-1] * log / k)
-    aligned = make(exponent, y, blocks_for(level, exponent, exponent.algebra.order, y))
-    return make(exponent, y, compose(aligned, tower, y.ndim, XP))
+        return apply_tower(exponent, y, partial(towers.exponential, base=base))
+    aligned = make(
+        exponent, exponent.primal, blocks_for(level, exponent, exponent.algebra.order, y)
+    )
+    return apply_tower(aligned, y, partial(towers.exponential_of_array, base=base))
 
 
 def polygamma(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -684,7 +691,7 @@ def polygamma(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     x, n = args[0], second(args, kwargs, "n")
     x, n = (n, x) if is_jet(level, n) else (x, n)
     y = torch.polygamma(n, x.primal)
-    return apply_tower(x, y, lambda u, y, order: towers.polygamma(u, y, order, XP, n=n))
+    return apply_tower(x, y, partial(towers.polygamma, n=n))
 
 
 def reverse(func: Callable[..., Any]) -> Rule:
@@ -700,17 +707,12 @@ def reverse(func: Callable[..., Any]) -> Rule:
 
 
 def _solve(algebra: Any, a: Sequence[Block], b: Sequence[Block], inverse: Any) -> list[Block]:
-    """All degrees of Y with Â Ŷ = B̂: A_0 Y_m = B_m − (the part of (Â Ŷ)_m without Y_m)."""
-    y = [inverse @ b[0]]
-    for m in range(1, algebra.order + 1):
-        rest = None if a[m] is None else a[m] @ y[0]
-        for table in algebra.products[m]:
-            if a[table.i] is not None and y[table.j] is not None:
-                part = pair(table, algebra.sizes[m], a[table.i], y[table.j], Matmul, XP)
-                rest = add(rest, part)
-        right = b[m] if rest is None else add(b[m], -rest)
-        y.append(None if right is None else inverse @ right)
-    return y
+    """All degrees of Y with Â Ŷ = B̂, from A_0⁻¹."""
+
+    def solve(right: Any) -> Any:
+        return inverse @ right
+
+    return solve_by_degrees(algebra, a, b, solve, solve, Matmul, XP)
 
 
 def inverse(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -765,26 +767,13 @@ def _log_det(jet: Any) -> list[Block]:
     out = [None if b is None else b.diagonal(0, -2, -1).sum(-1) for b in e]
     power = e
     for k in range(2, algebra.order + 1):
-        traces = nilpotent_pairs(algebra, power, e, k, TraceOfProduct)
+        traces = nilpotent_product(algebra, power, e[:], TraceOfProduct, XP)
         for m in range(k, algebra.order + 1):
             if traces[m] is not None:
                 out[m] = add(out[m], traces[m] * ((-1) ** (k + 1) / k))
         if k < algebra.order:
-            power = nilpotent_pairs(algebra, power, e, k, Matmul)
+            power = nilpotent_product(algebra, power, e[:], Matmul, XP)
     return out[1:]
-
-
-def nilpotent_pairs(
-    algebra: Any, power: Sequence[Block], e: Sequence[Block], k: int, kind: Any
-) -> list[Block]:
-    """B(E^{k−1}, E) by degree, for factors that do not commute."""
-    out: list[Block] = [None] * (algebra.order + 1)
-    for m in range(k, algebra.order + 1):
-        for table in algebra.products[m]:
-            u, v = power[table.i], e[table.j]
-            if u is not None and v is not None:
-                out[m] = add(out[m], pair(table, algebra.sizes[m], u, v, kind, XP))
-    return out
 
 
 def slogdet(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,219 @@
+"""JAX: jets on jaxprs, and what the transforms ask of a frontend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core.jet import Jet
+from ..transform import path_algebra, plan, recipes
+from . import table as table  # registers the rules
+from .interpreter import interpret_closed
+
+NAME = "jax"
+
+
+def is_array(x: object) -> bool:
+    """Whether x is an array or a tracer of JAX, or a NumPy array, which JAX takes for one."""
+    return isinstance(x, (jax.Array, np.ndarray))
+
+
+def check_point(name: str, point: Any, batch_dims: int) -> None:
+    """Refuse what has no real derivative, with a hint."""
+    if not is_array(point):
+        raise TypeError(
+            f"{name} differentiates a jax.Array, got {type(point).__name__}; other arguments pass "
+            "through untouched: name the one to differentiate with argnums="
+        )
+    if jnp.issubdtype(point.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"{name} takes derivatives in real coordinates, got a point of dtype {point.dtype}; "
+            "pass real and imaginary part as real coordinates and build z = x + 1j * y inside "
+            "the function (its values may be complex)"
+        )
+    if not jnp.issubdtype(point.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} needs a floating-point point, got dtype {point.dtype}; convert it with "
+            "x.astype(float)"
+        )
+    if point.ndim < batch_dims:
+        raise ValueError(
+            f"batch_dims={batch_dims} needs a point with at least as many axes, got shape "
+            f"{tuple(point.shape)}"
+        )
+
+
+@contextlib.contextmanager
+def NewLevel() -> Iterator[int]:
+    """Functions are traced before jets meet them, so jets of two transforms never meet."""
+    yield 0
+
+
+def seed(
+    seeds: Any, coordinates: int, start: int, count: int, point: Any, vectors: Any, batch_dims: int
+) -> Any:
+    """The coefficients (e_w(∂)x)_i of one degree: (size, *ones or batch, *shape of a point)."""
+    if seeds.empty:
+        return None
+    dtype = jnp.result_type(point)
+    if vectors is None:
+        block = jnp.asarray(np.eye(coordinates) if seeds.identity else seeds.rows, dtype)
+    else:
+        block = vectors
+        if not seeds.identity:
+            block = jnp.tensordot(jnp.asarray(seeds.rows, dtype), vectors, 1)
+    batch = tuple(block.shape[1:-1]) or (1,) * batch_dims
+    block = block[..., start : start + count]
+    return block.reshape((block.shape[0], *batch, *point.shape[batch_dims:]))
+
+
+def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet:
+    """The seeded argument."""
+    return Jet(algebra, level, jnp.asarray(point), blocks)
+
+
+def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
+    """The function on jets: its jaxpr, interpreted."""
+    try:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*[x.primal for x in jets])
+    except TypeError as error:
+        if "valid JAX type" not in str(error) or "utput" not in str(error):
+            raise
+        raise TypeError(
+            "the function must return arrays (or a pytree of them); return the array that is to "
+            f"be differentiated. JAX says: {error}"
+        ) from error
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        out = interpret_closed(closed, jets)
+    return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+
+def map_outputs(func: Callable[[Any], Any], outputs: Any) -> Any:
+    """func of every array that f returned; anything else is refused."""
+
+    def checked(leaf: Any) -> Any:
+        if not isinstance(leaf, (Jet, jax.Array, np.ndarray, np.generic, float, int, complex)):
+            raise TypeError(
+                "the function must return arrays (or a pytree of them), got "
+                f"{type(leaf).__name__}; return the array that is to be differentiated"
+            )
+        return func(leaf)
+
+    return jax.tree.map(checked, outputs, is_leaf=lambda x: isinstance(x, Jet))
+
+
+def read_out(level: int, entries: Sequence[tuple[int, int, float]], leaf: Any) -> Any:
+    """Σ c · coefficient, for the coordinates (degree, position, c) of a symbol."""
+    value = leaf.primal if isinstance(leaf, Jet) else jnp.asarray(leaf)
+    total = None
+    for degree, position, c in entries:
+        if degree and not (isinstance(leaf, Jet) and leaf.blocks[degree - 1] is not None):
+            continue
+        term = leaf.blocks[degree - 1][position] if degree else value
+        term = term if c == 1 else term * c
+        total = term if total is None else total + term
+    return jnp.zeros_like(value) if total is None else jnp.broadcast_to(total, value.shape)
+
+
+def asarray(x: Any, like: Any) -> Any:
+    """A coefficient or a σ in the dtype of the point (complex stays complex)."""
+    array = jnp.asarray(x)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array
+    return array.astype(like.dtype)
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """Move one axis."""
+    return jnp.moveaxis(x, source, destination)
+
+
+def concatenate_first(parts: Sequence[Any]) -> Any:
+    """Along the first axis."""
+    return jnp.concatenate(list(parts), 0)
+
+
+# ------------------------------------------------------------------ for the nested baseline
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Along the last axis."""
+    return jnp.asarray(parts[0]) if len(parts) == 1 else jnp.concatenate(list(parts), -1)
+
+
+def stack(parts: Sequence[Any]) -> Any:
+    """Along a new leading axis."""
+    return jnp.stack(list(parts))
+
+
+def identity(n: int, like: Any) -> Any:
+    """The identity matrix in the dtype of an array."""
+    return jnp.eye(n, dtype=like.dtype)
+
+
+def weighted_sum(weights: Sequence[float], stacked: Any) -> Any:
+    """Σ_s w_s stacked[s]."""
+    if all(w == weights[0] for w in weights):
+        total = stacked.sum(0)
+        return total if weights[0] == 1 else total * weights[0]
+    return jnp.tensordot(jnp.asarray(weights, stacked.dtype), stacked, 1)
+
+
+def map_two(func: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    """func over two pytrees of the same structure."""
+    return jax.tree.map(func, first, second)
+
+
+def vmap(func: Callable[[Any], Any], over: Any) -> Any:
+    """func over a leading axis."""
+    return jax.vmap(func)(over)
+
+
+def jvp(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
+    """The derivative along a tangent that is broadcast to the point."""
+    return jax.jvp(func, (point,), (jnp.broadcast_to(tangent, point.shape),))[1]
+
+
+def is_scalar(func: Callable[[Any], Any], point: Any, points: int) -> bool:
+    """Whether func gives one real number per point."""
+    out = jax.eval_shape(func, point)
+    return (
+        isinstance(out, jax.ShapeDtypeStruct)
+        and jnp.issubdtype(out.dtype, jnp.floating)
+        and out.size == points
+    )
+
+
+def vector_hessian_vector(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
+    """vᵀ(∇²f)v of a function with one number per point: forward over reverse, in f's shape."""
+    tangent = jnp.broadcast_to(tangent, point.shape)
+    shape = jax.eval_shape(func, point).shape
+
+    def gradient(z: Any) -> Any:
+        out, pullback = jax.vjp(func, z)
+        return pullback(jnp.ones_like(out))[0]
+
+    product = jax.jvp(gradient, (point,), (tangent,))[1]
+    return (product * tangent).sum(-1).reshape(shape)
+
+
+__all__ = [
+    "Jet",
+    "NewLevel",
+    "asarray",
+    "check_point",
+    "is_array",
+    "make_jet",
+    "map_outputs",
+    "path_algebra",
+    "plan",
+    "read_out",
+    "recipes",
+    "run",
+    "seed",
+]

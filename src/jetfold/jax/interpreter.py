@@ -1,0 +1,103 @@
+"""A jaxpr on jets: a loop over its equations and a dictionary of rules.
+
+An equation whose operands are plain arrays is executed as it is; one that meets a jet is handed to
+the rule of its primitive (`RULES`, filled by `table`), or to the general rule with a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from ..core.jet import Jet
+from ..warn import report
+
+
+class Operation:
+    """What an equation does: a primitive with its parameters. Calling it executes it."""
+
+    def __init__(self, equation: JaxprEqn) -> None:
+        self.primitive = equation.primitive
+        self.params: dict[str, Any] = equation.params
+        self.name: str = equation.primitive.name
+        self.several: bool = equation.primitive.multiple_results
+        self.results = [v.aval for v in equation.outvars]
+
+    def __call__(self, *operands: Any) -> Any:
+        """The result, a list if the primitive has several."""
+        params = self.primitive.get_bind_params(self.params)
+        functions: Sequence[Any] = ()
+        if isinstance(params, tuple):  # versions of JAX that hand functions over separately
+            functions, params = params
+        return self.primitive.bind(*functions, *operands, **params)
+
+
+Rule = Callable[[Operation, Sequence[Any]], Any]
+"""From an operation and its operands, of which at least one is a jet, to its result(s)."""
+
+RULES: dict[str, Rule] = {}
+"""By the name of the primitive."""
+
+
+def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    """The results of a jaxpr on arrays and jets."""
+    environment: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else environment[atom]
+
+    environment.update(zip(jaxpr.constvars, consts, strict=True))
+    environment.update(zip(jaxpr.invars, operands, strict=True))
+    last = _last_uses(jaxpr)
+    for number, equation in enumerate(jaxpr.eqns):
+        operation = Operation(equation)
+        with equation.ctx.manager:
+            result = apply(operation, [read(atom) for atom in equation.invars])
+        results = result if operation.several else [result]
+        environment.update(zip(equation.outvars, results, strict=True))
+        for variable in last.get(number, ()):
+            del environment[variable]
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def interpret_closed(closed: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
+    """The same for a jaxpr that brings its constants."""
+    return interpret(closed.jaxpr, closed.consts, operands)
+
+
+def apply(operation: Operation, operands: Sequence[Any]) -> Any:
+    """One equation."""
+    if not any(isinstance(x, Jet) for x in operands):
+        return operation(*operands)
+    rule = RULES.get(operation.name)
+    if rule is None:
+        report(operation.name)
+        rule = RULES["general"]
+    return rule(operation, operands)
+
+
+def call(function: Callable[..., Any], *operands: Any) -> Any:
+    """A function of arrays on jets: what it traces to is interpreted.
+
+    Returns what the function returns, with jets for the arrays that depend on the operands.
+    """
+    primals = [x.primal if isinstance(x, Jet) else x for x in operands]
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*primals)
+    flat = interpret_closed(closed, operands)
+    return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+
+def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Any]]:
+    """Per equation the variables that nobody reads after it."""
+    kept = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    found: dict[int, list[Any]] = {}
+    for number in range(len(jaxpr.eqns) - 1, -1, -1):
+        equation = jaxpr.eqns[number]
+        for variable in (*equation.invars, *equation.outvars):
+            if not isinstance(variable, Literal) and variable not in kept:
+                kept.add(variable)
+                found.setdefault(number, []).append(variable)
+    return found
