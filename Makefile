@@ -20,11 +20,14 @@ bench: $(INSTALLED)
 	$(BIN)/jetfold bench $(ARGS)
 
 # One thread per worker: two workers with a thread pool each would fight for the cores.
+# The suite of each framework runs as if the other were not installed.
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	JETFOLD_WITHOUT="jax jaxlib flax equinox folx" OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/torch
+	JETFOLD_WITHOUT=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/jax
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore=tests/torch --ignore=tests/jax
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -42,5 +45,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    echo "jetfold needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	         "Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; } >&2
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[torch,bench,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[torch,jax,bench,dev]'
 	@touch $@

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import os
+import sys
 import zlib
 
 import hypothesis
 import numpy as np
 import pytest
+
+ABSENT = os.environ.get("JETFOLD_WITHOUT", "").split()
+"""Packages that the tests shall do without, as if they were not installed."""
+
+
+class Absent(importlib.abc.MetaPathFinder):
+    """Refuses to find them."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+sys.meta_path.insert(0, Absent())
 
 hypothesis.settings.register_profile(
     "jetfold",

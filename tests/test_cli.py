@@ -159,22 +159,23 @@ def test_a_missing_package_is_answered_with_how_to_install_it(missing, arguments
 
 # ------------------------------------------------------------------ bench
 
-TINY = ("--batch", "8", "--width", "0.03", "--modes", "eager", "--repeats", "2")
+TINY = ("--batch", "8", "--width", "0.03", "--repeats", "2")
+TORCH = (*TINY, "--framework", "torch", "--modes", "eager")
 
 
 def test_bench_writes_table_csv_and_picture(tmp_path):
     out = tmp_path / "results"
-    result = run("bench", *TINY, "--dim", "laplacian=5,weighted-laplacian=4", "--out", str(out))
+    result = run("bench", *TORCH, "--dim", "laplacian=5,weighted-laplacian=4", "--out", str(out))
     assert result.exit_code == 0, result.output
     for part in (
         "float32, batch 8",
         "D → 23 → 23 → 15 → 15 → 1",
         "time/",
-        "bench.csv",
-        "bench.png",
+        "torch.csv",
+        "torch.png",
     ):
         assert part in result.output
-    with (out / "bench.csv").open(encoding="utf-8", newline="") as file:
+    with (out / "torch.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == report.FIELDS
     carried = {(row["operator"], row["method"]): row["vectors"] for row in rows}
@@ -193,17 +194,42 @@ def test_bench_writes_table_csv_and_picture(tmp_path):
         assert row["batch"] == "8" and row["repeats"] == "2"
         if nested:
             assert row["speed-up"] == "1"
-    assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "torch.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_of_jax_and_its_peers(tmp_path):
+    pytest.importorskip("folx")
+    some = ("--operators", "biharmonic,kp", "--dim", "biharmonic=2", "--framework", "jax")
+    peers = ("--methods", "nested,minimal,folx,jet", "--out", str(tmp_path))
+    result = run("bench", *TINY, *some, *peers)
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "jax.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["operator"], row["method"], row["mode"]) for row in rows] == [
+        *(("biharmonic", method, "compiled") for method in ("nested", "minimal", "folx", "jet")),
+        *(("kp", method, "compiled") for method in ("nested", "minimal")),
+    ]
+    assert all(0 <= float(row["relative error"]) < 1e-5 for row in rows)
+    assert {row["framework"] for row in rows} == {"jax"}
+
+
+def test_bench_of_every_framework(tmp_path):
+    pytest.importorskip("jax")
+    some = ("--operators", "kp", "--methods", "minimal", "--modes", "eager")
+    result = run("bench", *TINY, *some, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    for name in ("torch", "jax"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bench_fails_when_a_result_is_not_exact(tmp_path, monkeypatch):
     monkeypatch.setitem(report.TOLERANCE, "float32", 1e-12)
     some = ("--operators", "kp", "--methods", "minimal", "--out", str(tmp_path))
-    result = run("bench", *TINY, *some)
+    result = run("bench", *TORCH, *some)
     assert result.exit_code == 1
     assert "KP, linear part, minimal, eager: relative error" in result.output
     assert "exceeds the 1e-12 allowed in float32" in " ".join(result.output.split())
-    assert (tmp_path / "bench.csv").exists()
+    assert (tmp_path / "torch.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -220,11 +246,14 @@ def test_bench_fails_when_a_result_is_not_exact(tmp_path, monkeypatch):
         (("--width", "0"), "width must be positive"),
         (("--dtype", "float16"), "dtype must be one of float32, float64"),
         (("--device", "abacus"), "device 'abacus' cannot be used"),
-        (("--framework", "numpy"), "framework must be one of torch"),
+        (("--framework", "numpy"), "framework must be one of torch, jax"),
+        (("--framework", "jax", "--threads", "1"), "--threads is PyTorch's"),
+        (("--framework", "jax", "--device", "abacus"), "device 'abacus' cannot be used"),
     ],
 )
 def test_bench_refuses(arguments, says, tmp_path):
-    result = run("bench", *arguments, "--modes", "eager", *arguments, "--out", str(tmp_path))
+    fixed = ("--modes", "eager", "--framework", "torch")
+    result = run("bench", *fixed, *arguments, "--out", str(tmp_path))
     assert result.exit_code == 2
     assert says in result.output
     assert "Traceback" not in result.output

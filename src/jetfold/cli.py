@@ -7,17 +7,21 @@ import ast
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from . import __version__
 from .explain import Explanation, explain
 from .operators import Operator, biharmonic, laplacian, partials
 
-if TYPE_CHECKING:
-    from .bench.suite import Settings
-
-EXTRAS = {"typer": "bench", "rich": "bench", "matplotlib": "bench", "torch": "torch"}
+EXTRAS = {
+    "typer": "bench",
+    "rich": "bench",
+    "matplotlib": "bench",
+    "torch": "torch",
+    "jax": "jax",
+}
 """Which optional extra of jetfold brings which package."""
 
 
@@ -160,10 +164,27 @@ def _dimensions(items: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def installed() -> tuple[str, ...]:
+    """The frameworks that are there."""
+    found = tuple(name for name in ("torch", "jax") if find_spec(name))
+    if not found:
+        raise ValueError("there is neither torch nor jax; pip install 'jetfold[torch]' or [jax]")
+    return found
+
+
 def measure(
-    settings: "Settings", framework: str, device: str, dtype: str, threads: int | None, out: Path
+    options: dict[str, Any],
+    framework: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    out: Path,
 ) -> int:
-    """What `jetfold bench` does; the exit status."""
+    """What `jetfold bench` does for one framework; the exit status.
+
+    Args:
+        options: of `Settings`; methods and modes may be missing.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -173,6 +194,8 @@ def measure(
     if dtype not in suite.TOLERANCE:
         raise ValueError(f"dtype must be one of {', '.join(suite.TOLERANCE)}; got {dtype!r}")
     backend = backend_of(framework, device, dtype, threads)
+    everything = {"methods": (*suite.METHODS, *backend.peers), "modes": tuple(backend.modes)}
+    settings = suite.Settings(**(everything | options))
     environment = report.Environment.of(backend, settings)
     out.mkdir(parents=True, exist_ok=True)
     console, errors = Console(), Console(stderr=True)
@@ -194,9 +217,10 @@ def measure(
     if outcome.rows:
         console.print(report.table(outcome.rows, dtype))
         console.print(report.legend(settings), style="dim", highlight=False)
-        report.write_csv(outcome.rows, environment, out / "bench.csv")
-        report.plot(outcome.rows, environment, out / "bench.png")
-        written = f"written: {out / 'bench.csv'}, {out / 'bench.png'}"
+        numbers, picture = out / f"{framework}.csv", out / f"{framework}.png"
+        report.write_csv(outcome.rows, environment, numbers)
+        report.plot(outcome.rows, environment, picture)
+        written = f"written: {numbers}, {picture}\n"
         console.print(written, markup=False, highlight=False, soft_wrap=True)
     if warning := report.noise(outcome.rows):
         console.print(warning, style="yellow", highlight=False)
@@ -269,7 +293,8 @@ def application() -> Any:
             typer.Option(help="Among laplacian,weighted-laplacian,biharmonic,kp. Default: all."),
         ] = "",
         methods: Annotated[
-            str, typer.Option(help="Among nested,standard,collapsed,minimal. Default: all.")
+            str,
+            typer.Option(help="Among nested,standard,collapsed,minimal,folx,jet. Default: all."),
         ] = "",
         modes: Annotated[str, typer.Option(help="Among eager,compiled. Default: both.")] = "",
         dim: Annotated[
@@ -285,38 +310,40 @@ def application() -> Any:
         ] = None,
         budget: Annotated[
             float, typer.Option(help="Seconds of timing per operator and mode (5 rounds at least).")
-        ] = 5.0,
+        ] = 3.0,
         repeats: Annotated[
             int | None, typer.Option(help="Exactly so many timed calls, instead of --budget.")
         ] = None,
         seed: Annotated[int, typer.Option(help="Of the weights and the points.")] = 0,
-        framework: Annotated[str, typer.Option(help="torch.")] = "torch",
-        out: Annotated[Path, typer.Option(help="Where bench.csv and bench.png go.")] = Path(
+        framework: Annotated[
+            str, typer.Option(help="Among torch,jax. Default: those that are installed.")
+        ] = "",
+        out: Annotated[Path, typer.Option(help="Where tables and pictures go.")] = Path(
             "bench-results"
         ),
     ) -> None:
         """Measure the methods against each other and against plain forward passes.
 
-        On two cores the first run takes about six minutes, most of it compilation; later runs
-        find much of that on disk. --modes eager takes less than one minute.
+        On two cores the first run takes about four minutes for both frameworks, half of it
+        compilation by PyTorch; later runs find much of that on disk.
 
         Ends with status 1 if a result is not exact to 1e-5 (float32) or 1e-11 (float64).
         """
         from .bench import report, suite  # noqa: F401  (what is missing should be missed at once)
 
         try:
-            settings = suite.Settings(
-                operators=_words(operators) or tuple(suite.OPERATORS),
-                methods=_words(methods) or suite.METHODS,
-                modes=_words(modes) or suite.MODES,
-                dimensions=_dimensions(dim or ()),
-                batch=batch,
-                width=width,
-                budget=budget,
-                repeats=repeats,
-                seed=seed,
-            )
-            status = measure(settings, framework, device, dtype, threads, out)
+            given = {
+                "operators": _words(operators),
+                "methods": _words(methods),
+                "modes": _words(modes),
+                "dimensions": _dimensions(dim or ()),
+            }
+            options: dict[str, Any] = {name: value for name, value in given.items() if value}
+            options |= {"batch": batch, "width": width, "budget": budget}
+            options |= {"repeats": repeats, "seed": seed}
+            status = 0
+            for name in _words(framework) or installed():
+                status |= measure(options, name, device, dtype, threads, out)
         except ValueError as error:
             raise refuse(error) from None
         raise typer.Exit(status)

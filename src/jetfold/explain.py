@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from .core.directions import Direction, Scheme, scheme
 from .core.polynomial import Polynomial
@@ -414,10 +414,11 @@ def check(
 ) -> Report:
     """Compare every method with nested automatic differentiation in float64, at one point.
 
-    The arguments, and a copy of the function if it is a `torch.nn.Module`, are converted to
-    float64 for the reference; tensors that the function closes over enter every PyTorch operation
-    as float64. What cannot be converted that way (a scripted function with float32 parameters, a
-    function that insists on its dtype) is compared in the dtype given, and the report says so.
+    The arguments, and a copy of the function if it is a `torch.nn.Module` or a pytree of JAX, are
+    converted to float64 for the reference; tensors that the function closes over enter every
+    PyTorch operation as float64 (JAX promotes by itself). What cannot be converted that way (a
+    scripted function with float32 parameters, a function that insists on its dtype) is compared in
+    the dtype given, and the report says so.
 
     Args:
         operator: an `Operator`, `jetfold.laplacian`, any other transform of jetfold
@@ -465,12 +466,11 @@ def check(
     dtype = _dtype(args[positions[0]])
     note = ""
     try:
-        with _promotion():
-            reference = evaluate(
-                _in_float64(function), "nested", *_in_float64(args), **_in_float64(kwargs)
-            )
+        with frontend.float64():
+            double = frontend.in_float64
+            reference = evaluate(double(function), "nested", *double(args), **double(kwargs))
         precision = "float64"
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         if not any(word in str(error) for word in ("dtype", "scalar type", "Input type")):
             raise
         precision = dtype
@@ -504,61 +504,16 @@ def check(
 
 def _arrays(frontend: Any, outputs: Any) -> list[Any]:
     found: list[Any] = []
-    frontend.map_outputs(found.append, outputs)
+    frontend.map_outputs(lambda leaf: found.append(frontend.to_numpy(leaf)), outputs)
     return found
 
 
-def _largest(array: Any) -> float:
-    return abs(array).max().item() if 0 not in array.shape else 0.0
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 def _dtype(array: Any) -> str:
     return str(array.dtype).removeprefix("torch.")
-
-
-# The float64 reference, for PyTorch. It is imported here because it is an optional extra.
-
-
-def _in_float64(tree: Any) -> Any:
-    """A tree of arguments, or a function, with every floating-point tensor in float64."""
-    import torch
-    from torch.utils._pytree import tree_map
-
-    wider = {
-        **dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64),
-        **dict.fromkeys((torch.complex32, torch.complex64), torch.complex128),
-    }
-
-    def convert(leaf: Any) -> Any:
-        if isinstance(leaf, torch.nn.Module):
-            return deepcopy(leaf).double()
-        # Only where the dtype differs: a converted tensor is another tensor to autograd.
-        if isinstance(leaf, torch.Tensor) and leaf.dtype in wider:
-            return leaf.to(wider[leaf.dtype])
-        return leaf
-
-    return tree_map(convert, tree)
-
-
-def _promotion() -> AbstractContextManager[Any]:
-    """Within it, every PyTorch operation takes its floating-point tensors in float64.
-
-    So do the operations of a function on the tensors that it closes over. An operation that writes
-    into its argument must have that argument itself, and is left alone.
-    """
-    from torch.overrides import TorchFunctionMode
-
-    class Promotion(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-            in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-            if in_place or "out" in kwargs:
-                return func(*args, **kwargs)
-            return func(*_in_float64(args), **_in_float64(kwargs))
-
-    return Promotion()
 
 
 # ------------------------------------------------------------------ printing

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .networks import Layer
 
-FRAMEWORKS = ("torch",)
+FRAMEWORKS = ("torch", "jax")
+
+PEERS = ("folx", "jet")
+"""Other libraries that evaluate some of the operators: folx, and jax.experimental.jet."""
+
+
+@dataclass(frozen=True)
+class Powers:
+    """An operator as Σ_r w_r (v_r·∂)^K.
+
+    Attributes:
+        directions: v_r, Float[R, D].
+        weights: w_r, Float[R].
+    """
+
+    directions: np.ndarray
+    weights: np.ndarray
+    order: int
 
 
 class Backend(Protocol):
@@ -20,6 +40,10 @@ class Backend(Protocol):
     name: str
     device: str
     dtype: str
+    modes: Sequence[str]
+    """Those worth measuring."""
+    peers: Sequence[str]
+    """The other libraries that are installed for this framework."""
 
     def versions(self) -> str:
         """The framework's version and the device, for people."""
@@ -32,6 +56,11 @@ class Backend(Protocol):
 
     def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
         """The tanh MLP with these layers."""
+
+    def peer(
+        self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
+    ) -> Callable[[Any], Any] | None:
+        """The operator of the network at a batch of points by a peer; None if it has none."""
 
     def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The function, compiled as a whole for the shapes that it is called with."""
@@ -52,3 +81,13 @@ def backend(framework: str, device: str, dtype: str, threads: int | None) -> Bac
         raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
     made: Backend = import_module(f"{__package__}.{framework}").make(device, dtype, threads)
     return made
+
+
+def processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

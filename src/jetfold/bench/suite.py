@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core.directions import powers
 from ..explain import explain
 from ..operators import biharmonic, laplacian, partials, weighted_laplacian
 from ..transform import METHODS as ALL_METHODS
-from .backends import Backend
+from ..transform import coordinate_symbols
+from .backends import PEERS, Backend, Powers
 from .measure import Timing, once, take_turns
 from .networks import mlp
 
@@ -36,17 +38,20 @@ class Case:
         label: what it is called in tables.
         operator: from a converter of numpy arrays to arrays of the framework to the transform.
         vectors: how many vectors the methods carry.
+        powers: the operator as a weighted sum of powers of directions, if it is homogeneous.
     """
 
     label: str
     dimension: int
     operator: Callable[[Callable[[np.ndarray], Any]], Callable[..., Any]]
     vectors: Mapping[str, int]
+    powers: Powers | None = None
 
 
 def _laplacian(dimension: int, seed: int) -> Case:
     vectors = explain(laplacian, dimension).vectors
-    return Case("Laplacian", dimension, lambda _: laplacian, vectors)
+    sum_of_squares = Powers(np.eye(dimension), np.ones(dimension), 2)
+    return Case("Laplacian", dimension, lambda _: laplacian, vectors, sum_of_squares)
 
 
 def _weighted_laplacian(dimension: int, seed: int) -> Case:
@@ -59,12 +64,21 @@ def _weighted_laplacian(dimension: int, seed: int) -> Case:
         dimension,
         lambda array: partial(weighted_laplacian, sigma=array(sigma)),
         vectors,
+        Powers(sigma.T, np.ones(dimension), 2),
     )
 
 
 def _biharmonic(dimension: int, seed: int) -> Case:
     vectors = explain(biharmonic, dimension).vectors
-    return Case("biharmonic", dimension, lambda _: biharmonic, vectors)
+    (symbol,) = coordinate_symbols("biharmonic", dimension)
+    found = list(powers(symbol))
+    directions = np.zeros((len(found), dimension))
+    for row, (direction, _) in zip(directions, found, strict=True):
+        for coordinate, component in direction:
+            row[coordinate] = component
+    weights = np.array([float(weight) for _, weight in found])
+    fourth = Powers(directions, weights, 4)
+    return Case("biharmonic", dimension, lambda _: biharmonic, vectors, fourth)
 
 
 def _kadomtsev_petviashvili(dimension: int, seed: int) -> Case:
@@ -102,14 +116,14 @@ class Settings:
     dimensions: Mapping[str, int] = field(default_factory=dict)
     batch: int = 128
     width: float = 1.0
-    budget: float = 5.0
+    budget: float = 3.0
     repeats: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for kind, values, known in (
             ("operators", self.operators, tuple(OPERATORS)),
-            ("methods", self.methods, METHODS),
+            ("methods", self.methods, (*METHODS, *PEERS)),
             ("modes", self.modes, MODES),
             ("dimensions", tuple(self.dimensions), tuple(OPERATORS)),
         ):
@@ -143,7 +157,7 @@ class Row:
     """One method on one operator in one mode.
 
     Attributes:
-        vectors: how many vectors are carried; None for nested differentiation.
+        vectors: how many vectors are carried; None for nested differentiation and for peers.
         compile_s: the time of the first call in the mode "compiled".
         time: seconds per evaluation.
         speedup: against nested differentiation in the same mode.
@@ -227,7 +241,13 @@ def _measure(
     failures = []
     for method in settings.methods:
         advance(f"{case.label}, {mode}: {method}", 0)
-        function = operator(network, batch_dims=1, method=method)
+        if method in PEERS:
+            function = backend.peer(method, name, case.powers, network)
+        else:
+            function = operator(network, batch_dims=1, method=method)
+        if function is None:
+            advance(f"{case.label}, {mode}: {method}", 1)
+            continue
         call = _call(backend, backend.compiled(function) if mode == "compiled" else function, x)
         try:
             seconds, result = once(call)

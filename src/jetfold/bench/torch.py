@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
+from .backends import Powers, processor
 from .networks import Layer
 
 
@@ -19,6 +18,8 @@ class Torch:
     """See `backends.Backend`."""
 
     name = "torch"
+    modes = ("eager", "compiled")
+    peers = ()
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = device
@@ -29,7 +30,7 @@ class Torch:
         if kind.type == "cuda":
             return f"torch {torch.__version__}, {torch.cuda.get_device_name(kind)}"
         threads = torch.get_num_threads()
-        return f"torch {torch.__version__}, {_processor()}, {threads} thread{'s' * (threads != 1)}"
+        return f"torch {torch.__version__}, {processor()}, {threads} thread{'s' * (threads != 1)}"
 
     def array(self, values: np.ndarray, dtype: str | None = None) -> Any:
         return torch.as_tensor(values).to(self.device, getattr(torch, dtype or self.dtype))
@@ -45,6 +46,11 @@ class Torch:
             linear.bias = torch.nn.Parameter(self.array(bias, dtype))
             modules += [linear, torch.nn.Tanh()]
         return torch.nn.Sequential(*modules[:-1])
+
+    def peer(
+        self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
+    ) -> Callable[[Any], Any] | None:
+        return None
 
     def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         options = {"joint_custom_pre_pass": ZerosInMemory()}
@@ -87,12 +93,3 @@ class ZerosInMemory(CustomGraphPass):
 
     def uuid(self) -> Any:  # for Inductor's cache on disk
         return "jetfold.bench ZerosInMemory 1"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

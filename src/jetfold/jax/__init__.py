@@ -13,6 +13,7 @@ import numpy as np
 from ..core.jet import Jet
 from ..transform import path_algebra, plan, recipes
 from . import table as table  # registers the rules
+from .double import float64, in_float64, to_numpy
 from .interpreter import interpret_closed
 
 NAME = "jax"
@@ -78,9 +79,15 @@ def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet
 
 
 def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
-    """The function on jets: its jaxpr, interpreted."""
+    """The function on jets: its jaxpr, interpreted.
+
+    JAX keeps the jaxpr of a function; the lambda is a new one, so what f reads from outside counts
+    in every call.
+    """
     try:
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*[x.primal for x in jets])
+        closed, shapes = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(
+            *[x.primal for x in jets]
+        )
     except TypeError as error:
         if "valid JAX type" not in str(error) or "utput" not in str(error):
             raise
@@ -104,6 +111,11 @@ def map_outputs(func: Callable[[Any], Any], outputs: Any) -> Any:
             )
         return func(leaf)
 
+    if not jax.tree.leaves(outputs):
+        raise TypeError(
+            f"the function must return arrays (or a pytree of them), got {outputs!r}; return the "
+            "array that is to be differentiated"
+        )
     return jax.tree.map(checked, outputs, is_leaf=lambda x: isinstance(x, Jet))
 
 
@@ -125,7 +137,7 @@ def asarray(x: Any, like: Any) -> Any:
     array = jnp.asarray(x)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         return array
-    return array.astype(like.dtype)
+    return array.astype(jnp.result_type(like))
 
 
 def moveaxis(x: Any, source: int, destination: int) -> Any:
@@ -153,7 +165,7 @@ def stack(parts: Sequence[Any]) -> Any:
 
 def identity(n: int, like: Any) -> Any:
     """The identity matrix in the dtype of an array."""
-    return jnp.eye(n, dtype=like.dtype)
+    return jnp.eye(n, dtype=jnp.result_type(like))
 
 
 def weighted_sum(weights: Sequence[float], stacked: Any) -> Any:
@@ -207,6 +219,8 @@ __all__ = [
     "NewLevel",
     "asarray",
     "check_point",
+    "float64",
+    "in_float64",
     "is_array",
     "make_jet",
     "map_outputs",
@@ -216,4 +230,5 @@ __all__ = [
     "recipes",
     "run",
     "seed",
+    "to_numpy",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ..core.algebra import JetAlgebra
 from ..core.jet import Jet
@@ -97,27 +98,46 @@ def custom_jvp(operation: Operation, operands: Sequence[Any]) -> Any:
     """A function with a derivative rule of its own, which counts, at every order.
 
     Elementwise ones (relu, softplus, logaddexp) have their derivatives from nested `jax.jvp`.
-    JAX's own others (slogdet, softmax) have such rules for speed and are the same function inside;
-    those of anybody else go through the general rule.
+    Some of JAX's others have such rules for speed and are the same function inside; all the rest
+    goes through the general rule, which nests `jax.jvp` too.
     """
     inner: ClosedJaxpr = operation.params["call_jaxpr"]
-    shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
-    results = [v.aval.shape for v in inner.jaxpr.outvars]
-    if len(results) == 1 and shapes == set(results) and is_elementwise(inner.jaxpr):
-        return [elementwise_by_tangents(lambda *x: operation(*x)[0], operands)]
-    where = str(getattr(inner.jaxpr.debug_info, "func_src_info", ""))
-    if _is_trusted(where):
+    name, _, file = str(getattr(inner.jaxpr.debug_info, "func_src_info", "")).partition(" at ")
+    ours = file.startswith(_OURS)
+    if ours and name in SAME_INSIDE:
         return interpret_closed(inner, operands)
-    report(f"the custom_jvp function {where.split(' at ')[0]}")
+    shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
+    if [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars]:
+        special = ours and "special.py" in file  # series and tables, but of every entry alone
+        if special or is_elementwise(inner.jaxpr) and (ours or _mixes_nothing(operation, operands)):
+            return [elementwise_by_tangents(lambda *x: operation(*x)[0], operands)]
+    report(f"the custom_jvp function {name}")
     return general(operation, operands)
 
 
-_TRUSTED = (str(Path(jax.__file__).parent), str(Path(__file__).parent))
+_OURS = (str(Path(jax.__file__).parent), str(Path(__file__).parent))
+
+SAME_INSIDE = frozenset(
+    {"_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small", "_softmax", "sum_rows"}
+)
+"""Functions of JAX, and ours, whose rule is the derivative of what they compute."""
 
 
-def _is_trusted(where: str) -> bool:
-    """Whether source information, 'name at file:line', names a file of JAX, or of ours."""
-    return where.partition(" at ")[2].startswith(_TRUSTED)
+def _mixes_nothing(operation: Operation, operands: Sequence[Any]) -> bool:
+    """Whether the rule of a custom_jvp function, applied again and again, is elementwise too."""
+    places = [k for k, x in enumerate(operands) if isinstance(x, Jet)]
+
+    def derivative(order: int, *points: Any) -> Any:
+        if order:
+            ones = tuple(jnp.ones_like(x) for x in points)
+            return jax.jvp(partial(derivative, order - 1), points, ones)[1]
+        filled = list(operands)
+        for k, point in zip(places, points, strict=True):
+            filled[k] = point
+        return operation(*filled)[0]
+
+    highest = partial(derivative, algebra_of(operands).order)
+    return is_elementwise(jax.make_jaxpr(highest)(*(operands[k].primal for k in places)).jaxpr)
 
 
 def custom_linear_solve(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -178,13 +198,26 @@ def conform(algebra: JetAlgebra, x: Any, wanted: Pattern) -> Any:
     """The same value with exactly these blocks, of full shape, zeros where it has none."""
     if not any(wanted):
         return value(x)
+    primal = jnp.asarray(value(x))
     blocks = [
-        None if not there else (zeros(size, x) if b is None else b)
+        None if not there else like_value(primal, zeros(size, x) if b is None else b)
         for there, b, size in zip(
             wanted, expanded(x, algebra.order), algebra.sizes[1:], strict=True
         )
     ]
-    return Jet(algebra, 0, jnp.asarray(value(x)), blocks)
+    return Jet(algebra, 0, primal, blocks)
+
+
+def like_value(primal: Any, block: Any) -> Any:
+    """A block of the type of the value: its dtype and, inside a shard_map, its varying axes."""
+    block = block.astype(primal.dtype)
+    missing = _varying(primal) - _varying(block)
+    return lax.pvary(block, tuple(missing)) if missing else block
+
+
+def _varying(x: Any) -> frozenset[Any]:
+    """The mesh axes along which an array differs from device to device."""
+    return getattr(jax.typeof(x), "vma", frozenset())
 
 
 def conform_all(algebra: JetAlgebra, xs: Sequence[Any], wanted: Sequence[Pattern]) -> list[Any]:
@@ -208,10 +241,28 @@ def rows_before(x: Any) -> Any:
     return Jet(x.algebra, 0, x.primal, blocks)
 
 
+def traced(function: Callable[..., Any], *operands: Any) -> tuple[Callable[..., Any], Any]:
+    """A function on jets, traced once: how to evaluate it, and the patterns of its results."""
+    jaxpr, shapes = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(*operands)
+    structure, evaluate = jax.tree.structure(shapes), jaxpr_as_fun(jaxpr)
+    order = algebra_of(jax.tree.leaves(operands, is_leaf=_is_jet)).order
+
+    def again(*operands: Any) -> Any:
+        return jax.tree.unflatten(structure, evaluate(*jax.tree.leaves(operands)))
+
+    return again, jax.tree.map(lambda x: pattern(x, order), shapes, is_leaf=_is_jet)
+
+
+def _is_jet(x: Any) -> bool:
+    return isinstance(x, Jet)
+
+
 def scan(operation: Operation, operands: Sequence[Any]) -> Any:
     """lax.scan with jets among the constants, in the carry and along the scanned axis."""
     params, algebra = operation.params, algebra_of(operands)
     body: ClosedJaxpr = params["jaxpr"]
+    if not params["length"]:
+        return operation(*map(value, operands))
     first, count = params["num_consts"], params["num_carry"]
     consts, init = operands[:first], operands[first : first + count]
     xs = [rows_behind(x) for x in operands[first + count :]]
@@ -220,19 +271,15 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
         out = interpret_closed(body, [*consts, *carry, *x])
         return out[:count], out[count:]
 
-    slices = [jax.tree.map(lambda leaf: leaf[0], x) for x in xs] if params["length"] else None
-    carried = [pattern(x, algebra.order) for x in init]
-    results: list[Pattern] = [pattern(None, algebra.order)] * (len(body.out_avals) - count)
-    while slices is not None:
-        after, results = _patterns_of(
-            algebra, lambda c: step(c, slices), conform_all(algebra, init, carried)
-        )
-        if union(carried, after) == carried:
-            break
-        carried = union(carried, after)
+    slices = jax.tree.map(lambda leaf: leaf[0], xs)
+    carried, after = None, [pattern(x, algebra.order) for x in init]
+    while carried != after:  # until no value of the carry becomes a jet any more
+        carried = after
+        on_jets, (new, results) = traced(step, conform_all(algebra, init, carried), slices)
+        after = union(carried, new)
 
     def conformed(carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        new, out = step(carry, x)
+        new, out = on_jets(carry, x)
         return conform_all(algebra, new, carried), conform_all(algebra, out, results)
 
     last, out = lax.scan(
@@ -244,14 +291,6 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
         unroll=params["unroll"],
     )
     return [*last, *map(rows_before, out)]
-
-
-def _patterns_of(algebra: JetAlgebra, function: Any, operands: Any) -> Any:
-    """The patterns of a function's results: of two lists of them, as two lists."""
-    shapes = jax.eval_shape(function, operands)
-    return jax.tree.map(
-        lambda x: pattern(x, algebra.order), shapes, is_leaf=lambda x: isinstance(x, Jet)
-    )
 
 
 def while_loop(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -267,15 +306,14 @@ def while_loop(operation: Operation, operands: Sequence[Any]) -> Any:
         plain = [value(x) for x in (*asked, *carry)]
         return interpret_closed(params["cond_jaxpr"], plain)[0]
 
-    carried = [pattern(x, algebra.order) for x in init]
-    while True:
-        after = _patterns_of(algebra, body, conform_all(algebra, init, carried))
-        if union(carried, after) == carried:
-            break
-        carried = union(carried, after)
+    carried, after = None, [pattern(x, algebra.order) for x in init]
+    while carried != after:
+        carried = after
+        on_jets, new = traced(body, conform_all(algebra, init, carried))
+        after = union(carried, new)
 
     def conformed(carry: Sequence[Any]) -> list[Any]:
-        return conform_all(algebra, body(carry), carried)
+        return conform_all(algebra, on_jets(carry), carried)
 
     return lax.while_loop(condition, conformed, conform_all(algebra, init, carried))
 
@@ -283,16 +321,27 @@ def while_loop(operation: Operation, operands: Sequence[Any]) -> Any:
 def conditional(operation: Operation, operands: Sequence[Any]) -> Any:
     """lax.cond and lax.switch: the branches on jets, with the blocks that any of them has."""
     index, *rest = operands
-    branches, algebra = operation.params["branches"], algebra_of(operands)
-    found = [_patterns_of(algebra, lambda x, b=b: interpret_closed(b, x), rest) for b in branches]
-    wanted = found[0]
-    for other in found[1:]:
-        wanted = union(wanted, other)
+    algebra, branches = algebra_of(operands), operation.params["branches"]
+    if not any(map(_is_jet, rest)):
+        return operation(value(index), *rest)
+    found = [traced(partial(_branch, b), *rest) for b in branches]
+    wanted = reduce(union, [patterns for _, patterns in found])
 
-    def conformed(branch: ClosedJaxpr) -> Any:
-        return lambda *x: conform_all(algebra, interpret_closed(branch, x), wanted)
+    def conformed(on_jets: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *x: conform_all(algebra, on_jets(*x), wanted)
 
-    return lax.switch(value(index), [conformed(b) for b in branches], *rest)
+    chosen = [conformed(on_jets) for on_jets, _ in found]
+    platforms = operation.params.get("branches_platforms")
+    if platforms is None:
+        return lax.switch(value(index), chosen, *rest)
+    # of lax.platform_dependent: one branch is compiled, None names the default
+    named = {name: b for names, b in zip(platforms, chosen, strict=True) for name in names or ()}
+    default = chosen[-1] if platforms[-1] is None else None
+    return lax.platform_dependent(*rest, default=default, **named)
+
+
+def _branch(branch: ClosedJaxpr, *operands: Any) -> list[Any]:
+    return interpret_closed(branch, operands)
 
 
 # ------------------------------------------------------------------ many devices

@@ -104,7 +104,7 @@ class JaxNamespace:
         return total + left * right
 
 
-XP = JaxNamespace()
+XP = JaxNamespace
 
 
 # ------------------------------------------------------------------ looking at operands

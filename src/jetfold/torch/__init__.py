@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from .. import transform
+from .double import float64, in_float64, to_numpy
 from .general import general
 from .overload import Jet, NewLevel, report
 
@@ -233,7 +234,9 @@ __all__ = [
     "NewLevel",
     "asarray",
     "check_point",
+    "float64",
     "general",
+    "in_float64",
     "is_array",
     "make_jet",
     "map_outputs",
@@ -242,4 +245,5 @@ __all__ = [
     "recipes",
     "run",
     "seed",
+    "to_numpy",
 ]

@@ -1,0 +1,130 @@
+"""JAX in the measurements, and two other libraries beside us: folx and jax.experimental.jet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.jet import jet
+
+from .backends import Powers, processor
+from .networks import Layer
+
+
+class Jax:
+    """See `backends.Backend`. Without jit, JAX runs one operation at a time: nobody measures that.
+
+    Float64 is enabled for the reference; float32 arrays stay float32 under it.
+    """
+
+    name = "jax"
+    modes = ("compiled",)
+
+    def __init__(self, device: str, dtype: str) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.peers = ("folx", "jet") if find_spec("folx") else ("jet",)
+        self._device = jax.devices(device)[0]
+
+    def versions(self) -> str:
+        if self._device.platform != "cpu":
+            return f"jax {jax.__version__}, {self._device.device_kind}"
+        return f"jax {jax.__version__}, {processor()}, {_cores()} cores"
+
+    def array(self, values: np.ndarray, dtype: str | None = None) -> Any:
+        return jax.device_put(np.asarray(values, dtype or self.dtype), self._device)
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return np.asarray(array, np.float64)
+
+    def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
+        made = [(self.array(matrix.T, dtype), self.array(bias, dtype)) for matrix, bias in layers]
+
+        def network(x: Any) -> Any:
+            for matrix, bias in made[:-1]:
+                x = jnp.tanh(x @ matrix + bias)
+            matrix, bias = made[-1]
+            return x @ matrix + bias
+
+        return network
+
+    def peer(
+        self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
+    ) -> Callable[[Any], Any] | None:
+        if method == "folx":
+            return _folx(operator, network)
+        return None if powers is None else _experimental_jet(powers, network, self.array)
+
+    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return jax.jit(function)
+
+    def forget(self) -> None:
+        jax.clear_caches()
+
+    def wait(self, result: Any) -> None:
+        jax.block_until_ready(result)
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return jax.enable_x64(True)
+
+
+def _folx(operator: str, network: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    """folx' dense forward Laplacian, nested for the biharmonic."""
+    from folx import ForwardLaplacianOperator
+
+    forward_laplacian = ForwardLaplacianOperator(0)
+
+    def laplacian(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda x: forward_laplacian(f)(x)[0]
+
+    def scalar(x: Any) -> Any:
+        return network(x)[0]
+
+    def in_columns(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda points: jax.vmap(f)(points)[:, None]
+
+    if operator == "laplacian":
+        return in_columns(laplacian(scalar))
+    return in_columns(laplacian(laplacian(scalar))) if operator == "biharmonic" else None
+
+
+def _experimental_jet(
+    powers: Powers, network: Callable[[Any], Any], array: Callable[[np.ndarray], Any]
+) -> Callable[[Any], Any]:
+    """Σ_r w_r ∂^K f/∂v_r^K by vanilla Taylor mode."""
+    directions, weights = array(powers.directions), array(powers.weights)
+
+    def top(x: Any, direction: Any) -> Any:
+        rest = [jnp.zeros_like(direction)] * (powers.order - 1)
+        return jet(network, (x,), ([direction, *rest],))[1][-1]
+
+    def of_point(x: Any) -> Any:
+        return jnp.tensordot(weights, jax.vmap(lambda v: top(x, v))(directions), 1)
+
+    return jax.vmap(of_point)
+
+
+def _cores() -> int:
+    """How many cores the process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def make(device: str, dtype: str, threads: int | None) -> Jax:
+    """The backend on a device, after checking that it is there."""
+    if threads is not None:
+        raise ValueError(
+            "--threads is PyTorch's; JAX takes all cores that the process may use (on Linux: "
+            "taskset -c 0,1 jetfold bench --framework jax)"
+        )
+    try:
+        return Jax({"cuda": "gpu"}.get(device, device), dtype)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} cannot be used: {error}") from None

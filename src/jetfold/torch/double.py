@@ -1,0 +1,55 @@
+"""Functions evaluated in float64, for references."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+_WIDER = {
+    **dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64),
+    **dict.fromkeys((torch.complex32, torch.complex64), torch.complex128),
+}
+
+
+def in_float64(tree: Any) -> Any:
+    """A tree of arguments, or a function, with every floating-point tensor in float64."""
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, torch.nn.Module):
+            return deepcopy(leaf).double()
+        # Only where the dtype differs: a converted tensor is another tensor to autograd.
+        if isinstance(leaf, torch.Tensor) and leaf.dtype in _WIDER:
+            return leaf.to(_WIDER[leaf.dtype])
+        return leaf
+
+    return tree_map(convert, tree)
+
+
+class _Promotion(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+        if in_place or "out" in kwargs:
+            return func(*args, **kwargs)
+        return func(*in_float64(args), **in_float64(kwargs))
+
+
+def float64() -> AbstractContextManager[Any]:
+    """Within it, every PyTorch operation takes its floating-point tensors in float64.
+
+    So do the operations of a function on the tensors that it closes over. An operation that writes
+    into its argument must have that argument itself, and is left alone.
+    """
+    return _Promotion()
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as a NumPy array in double precision."""
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    return tensor.detach().to("cpu", wide).resolve_conj().numpy()
