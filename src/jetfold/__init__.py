@@ -1,8 +1,9 @@
-"""Linear differential operators of functions written in PyTorch, in one forward pass.
+"""Linear differential operators of functions written in PyTorch or JAX, in one forward pass.
 
 See `laplacian`, `partials` and `derivatives`; `explain` shows what an operator carries.
 """
 
+from .collapse import collapse
 from .explain import check, explain
 from .operators import (
     Operator,
@@ -22,6 +23,7 @@ __all__ = [
     "Operator",
     "biharmonic",
     "check",
+    "collapse",
     "derivatives",
     "explain",
     "jet",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .collapse import explain_program
 from .core.directions import Direction, Scheme, scheme
 from .core.polynomial import Polynomial
 from .frameworks import frontend_of
@@ -109,8 +110,11 @@ class Explanation:
         return _as_rich(self.title, self.sections())
 
 
-def explain(operator: Any, coordinates: int | None = None) -> Explanation:
+def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -> Any:
     """What an operator carries: vectors per method, the minimal basis and its product rule.
+
+    `explain(f, x, …)` of a function and its arguments says what `jetfold.collapse` makes of it: its
+    operations before and after, every sum that moves, how far, and what stopped it.
 
     Args:
         operator: an `Operator`; `jetfold.laplacian` or `jetfold.biharmonic` (with coordinates); or
@@ -118,7 +122,8 @@ def explain(operator: Any, coordinates: int | None = None) -> Explanation:
         coordinates: the number of coordinates, where the operator does not say.
 
     Returns:
-        an `Explanation`: print it, or read its attributes.
+        an `Explanation` (of a program a `ProgramExplanation`, which also draws it with `save`):
+        print it, or read its attributes.
 
     Raises:
         TypeError: it is no operator.
@@ -148,6 +153,8 @@ def explain(operator: Any, coordinates: int | None = None) -> Explanation:
     >>> explain(jf.biharmonic, coordinates=5).vectors
     {'minimal': 27, 'collapsed': 107, 'standard': 141}
     """
+    if args or kwargs or not (coordinates is None or isinstance(coordinates, int)):
+        return explain_program(operator, (coordinates, *args), kwargs)
     subject = _subject(operator, coordinates)
     schemes = {method: scheme(subject.symbols, method) for method in METHODS}
     minimal = schemes["minimal"]

@@ -81,20 +81,14 @@ def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet
 def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
     """The function on jets: its jaxpr, interpreted.
 
-    JAX keeps the jaxpr of a function; the lambda is a new one, so what f reads from outside counts
+    JAX keeps the jaxpr of a function; `checked` is a new one, so what f reads from outside counts
     in every call.
     """
-    try:
-        closed, shapes = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(
-            *[x.primal for x in jets]
-        )
-    except TypeError as error:
-        if "valid JAX type" not in str(error) or "utput" not in str(error):
-            raise
-        raise TypeError(
-            "the function must return arrays (or a pytree of them); return the array that is to "
-            f"be differentiated. JAX says: {error}"
-        ) from error
+
+    def checked(*points: Any) -> Any:
+        return map_outputs(lambda leaf: leaf, function(*points))
+
+    closed, shapes = jax.make_jaxpr(checked, return_shape=True)(*[x.primal for x in jets])
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         out = interpret_closed(closed, jets)
     return jax.tree.unflatten(jax.tree.structure(shapes), out)

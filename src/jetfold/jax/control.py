@@ -50,9 +50,9 @@ def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
 
 
 def inlined(operation: Operation, operands: Sequence[Any]) -> Any:
-    """The function's own equations, here (jit, closed_call, custom_vjp_call)."""
+    """The function's own equations, here (jit, closed_call, custom_vjp_call, custom_vmap_call)."""
     params = operation.params
-    inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
+    inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
     return interpret_closed(closed(inner), operands)
 
 
@@ -108,8 +108,9 @@ def custom_jvp(operation: Operation, operands: Sequence[Any]) -> Any:
         return interpret_closed(inner, operands)
     shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
     if [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars]:
-        special = ours and "special.py" in file  # series and tables, but of every entry alone
-        if special or is_elementwise(inner.jaxpr) and (ours or _mixes_nothing(operation, operands)):
+        series = ours and "special.py" in file  # of every entry alone, though loops are inside
+        mixing = not (is_elementwise(inner.jaxpr) and (ours or _mixes_nothing(operation, operands)))
+        if series or not mixing:
             return [elementwise_by_tangents(lambda *x: operation(*x)[0], operands)]
     report(f"the custom_jvp function {name}")
     return general(operation, operands)
@@ -118,7 +119,7 @@ def custom_jvp(operation: Operation, operands: Sequence[Any]) -> Any:
 _OURS = (str(Path(jax.__file__).parent), str(Path(__file__).parent))
 
 SAME_INSIDE = frozenset(
-    {"_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small", "_softmax", "sum_rows"}
+    {"_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small", "_softmax", "sum_by_halves"}
 )
 """Functions of JAX, and ours, whose rule is the derivative of what they compute."""
 
@@ -241,30 +242,29 @@ def rows_before(x: Any) -> Any:
     return Jet(x.algebra, 0, x.primal, blocks)
 
 
-def traced(function: Callable[..., Any], *operands: Any) -> tuple[Callable[..., Any], Any]:
+def traced(
+    order: int, function: Callable[..., Any], *operands: Any
+) -> tuple[Callable[..., Any], Any]:
     """A function on jets, traced once: how to evaluate it, and the patterns of its results."""
     jaxpr, shapes = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(*operands)
     structure, evaluate = jax.tree.structure(shapes), jaxpr_as_fun(jaxpr)
-    order = algebra_of(jax.tree.leaves(operands, is_leaf=_is_jet)).order
 
     def again(*operands: Any) -> Any:
         return jax.tree.unflatten(structure, evaluate(*jax.tree.leaves(operands)))
 
-    return again, jax.tree.map(lambda x: pattern(x, order), shapes, is_leaf=_is_jet)
-
-
-def _is_jet(x: Any) -> bool:
-    return isinstance(x, Jet)
+    return again, jax.tree.map(
+        lambda x: pattern(x, order), shapes, is_leaf=lambda x: isinstance(x, Jet)
+    )
 
 
 def scan(operation: Operation, operands: Sequence[Any]) -> Any:
     """lax.scan with jets among the constants, in the carry and along the scanned axis."""
     params, algebra = operation.params, algebra_of(operands)
     body: ClosedJaxpr = params["jaxpr"]
-    if not params["length"]:
-        return operation(*map(value, operands))
     first, count = params["num_consts"], params["num_carry"]
     consts, init = operands[:first], operands[first : first + count]
+    if not params["length"]:
+        return [*init, *operation(*map(value, operands))[count:]]
     xs = [rows_behind(x) for x in operands[first + count :]]
 
     def step(carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -274,8 +274,8 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
     slices = jax.tree.map(lambda leaf: leaf[0], xs)
     carried, after = None, [pattern(x, algebra.order) for x in init]
     while carried != after:  # until no value of the carry becomes a jet any more
-        carried = after
-        on_jets, (new, results) = traced(step, conform_all(algebra, init, carried), slices)
+        carried, start = after, conform_all(algebra, init, after)
+        on_jets, (new, results) = traced(algebra.order, step, start, slices)
         after = union(carried, new)
 
     def conformed(carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -284,7 +284,7 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
 
     last, out = lax.scan(
         conformed,
-        conform_all(algebra, init, carried),
+        start,
         xs,
         params["length"],
         reverse=params["reverse"],
@@ -308,23 +308,42 @@ def while_loop(operation: Operation, operands: Sequence[Any]) -> Any:
 
     carried, after = None, [pattern(x, algebra.order) for x in init]
     while carried != after:
-        carried = after
-        on_jets, new = traced(body, conform_all(algebra, init, carried))
+        carried, start = after, conform_all(algebra, init, after)
+        on_jets, new = traced(algebra.order, body, start)
         after = union(carried, new)
 
     def conformed(carry: Sequence[Any]) -> list[Any]:
         return conform_all(algebra, on_jets(carry), carried)
 
-    return lax.while_loop(condition, conformed, conform_all(algebra, init, carried))
+    if not params["cond_jaxpr"].out_avals[0].shape:
+        return lax.while_loop(condition, conformed, start)
+
+    # Under vmap the condition has one answer per loop: those that have ended stand still.
+    def those_that_run(carry: Sequence[Any]) -> list[Any]:
+        on = condition(carry)
+        return [chosen(on, x, old) for x, old in zip(conformed(carry), carry, strict=True)]
+
+    return lax.while_loop(lambda carry: condition(carry).any(), those_that_run, start)
+
+
+def chosen(on: Any, new: Any, old: Any) -> Any:
+    """The new value where `on`, which has the first axes of the value, else the old one."""
+
+    def of_arrays(first: int, new: Any, old: Any) -> Any:
+        behind = jnp.ndim(new) - first - on.ndim
+        return jnp.where(on.reshape((1,) * first + on.shape + (1,) * behind), new, old)
+
+    if not isinstance(new, Jet):
+        return of_arrays(0, new, old)
+    blocks = jax.tree.map(partial(of_arrays, 1), new.blocks, old.blocks)
+    return Jet(new.algebra, 0, of_arrays(0, new.primal, old.primal), blocks)
 
 
 def conditional(operation: Operation, operands: Sequence[Any]) -> Any:
     """lax.cond and lax.switch: the branches on jets, with the blocks that any of them has."""
     index, *rest = operands
     algebra, branches = algebra_of(operands), operation.params["branches"]
-    if not any(map(_is_jet, rest)):
-        return operation(value(index), *rest)
-    found = [traced(partial(_branch, b), *rest) for b in branches]
+    found = [traced(algebra.order, partial(_branch, b), *rest) for b in branches]
     wanted = reduce(union, [patterns for _, patterns in found])
 
     def conformed(on_jets: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,29 +30,8 @@ from ..core.jet import (
     product,
     solve_by_degrees,
 )
+from .arrays import sum_rows
 from .interpreter import Operation, Rule, call
-
-
-@jax.custom_jvp
-def sum_rows(block: Any) -> Any:
-    """block.sum(0), by halves: XLA's loop for the CPU over a leading axis is up to 25 × slower."""
-    while (length := block.shape[0]) > UNROLLED_ROWS:
-        half = length // 2
-        paired = block[:half] + block[half : 2 * half]
-        block = jnp.concatenate([paired, block[2 * half :]]) if length % 2 else paired
-    total = block[0]
-    for a in range(1, block.shape[0]):
-        total = total + block[a]
-    return total
-
-
-@sum_rows.defjvp
-def _sum_of_tangents(primals: Any, tangents: Any) -> Any:
-    """Transposed to one broadcast, where each of the slices would become a padded array."""
-    return sum_rows(*primals), tangents[0].sum(0)
-
-
-UNROLLED_ROWS = 64
 
 
 class JaxNamespace:

@@ -180,7 +180,9 @@ TABLE: dict[str, Rule] = {
     "slice": linear(0),
     "split": linear(0),
     "squeeze": linear(0),
+    "stack": linear(),
     "transpose": linear(0),
+    "unstack": linear(0),
     # ---- linear near every point
     "clamp": piecewise_linear,
     "cummax": piecewise_linear,
@@ -236,6 +238,7 @@ TABLE: dict[str, Rule] = {
     "custom_linear_solve": custom_linear_solve,
     "custom_lin": general,
     "custom_vjp_call": inlined,
+    "custom_vmap_call": inlined,
     "custom_vjp_call_jaxpr": inlined,
     "jit": inlined,
     "pjit": inlined,

@@ -1,0 +1,518 @@
+"""The compiler pass: what it saves, and that it changes nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.jet import jet as experimental_jet
+
+import jetfold as jf
+from jetfold.collapse import program_frontend
+from jetfold.core.sums import Contract, plan
+
+WIDTHS = (768, 768, 512, 512, 1)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def layers(dimension: int, widths=WIDTHS) -> list[Any]:
+    rng, made, n = np.random.default_rng(0), [], dimension
+    for m in widths:
+        made.append((rng.normal(size=(n, m)) / n**0.5, rng.normal(size=m) / 3))
+        n = m
+    return made
+
+
+def jax_network(dimension: int, widths=WIDTHS) -> Any:
+    made = [(jnp.asarray(w), jnp.asarray(b)) for w, b in layers(dimension, widths)]
+
+    def network(x):
+        for k, (w, b) in enumerate(made):
+            x = x @ w + b
+            x = jnp.tanh(x) if k + 1 < len(made) else x
+        return x
+
+    return network
+
+
+def torch_network(dimension: int, widths=WIDTHS) -> Any:
+    modules: list[Any] = []
+    for w, b in layers(dimension, widths):
+        linear = torch.nn.Linear(*w.shape, dtype=torch.float64)
+        with torch.no_grad():
+            linear.weight.copy_(torch.as_tensor(w.T))
+            linear.bias.copy_(torch.as_tensor(b))
+        modules += [linear, torch.nn.Tanh()]
+    return torch.nn.Sequential(*modules[:-1])
+
+
+# The programs, as people write them: from a network, directions and an order to a function of
+# a batch of points.
+
+
+def jax_jvp(f, directions, order):
+    def along(x, v):
+        def once(g):
+            return lambda y: jax.jvp(g, (y,), (v,))[1]
+
+        g = f
+        for _ in range(order):
+            g = once(g)
+        return g(x)
+
+    return jax.vmap(lambda x: jax.vmap(lambda v: along(x, v))(directions).sum(0))
+
+
+def jax_jet(f, directions, order):
+    def along(x, v):
+        rest = [jnp.zeros_like(v)] * (order - 1)
+        return experimental_jet(f, (x,), ((v, *rest),))[1][-1]
+
+    return jax.vmap(lambda x: jax.vmap(lambda v: along(x, v))(directions).sum(0))
+
+
+def jax_ours(f, directions, order):
+    def along(x, v):
+        rest = [jnp.zeros_like(v)] * (order - 1)
+        return jf.jet(f, (x,), ((v, *rest),))[1][-1]
+
+    return jax.vmap(lambda x: jax.vmap(lambda v: along(x, v))(directions).sum(0))
+
+
+def torch_jvp(f, directions, order):
+    def along(x, v):
+        def once(g):
+            return lambda y: torch.func.jvp(g, (y,), (v,))[1]
+
+        g = f
+        for _ in range(order):
+            g = once(g)
+        return g(x)
+
+    vmap = torch.func.vmap
+    return vmap(lambda x: vmap(lambda v: along(x, v))(directions).sum(0))
+
+
+def torch_batch_inside(f, directions, order):
+    """The directions outside, the batch as it is."""
+
+    def along(x, v):
+        def once(g):
+            return lambda y: torch.func.jvp(g, (y,), (v.expand(x.shape),))[1]
+
+        g = f
+        for _ in range(order):
+            g = once(g)
+        return g(x)
+
+    return lambda x: torch.func.vmap(lambda v: along(x, v))(directions).sum(0)
+
+
+def torch_ours(f, directions, order):
+    def along(x, v):
+        rest = [torch.zeros_like(v)] * (order - 1)
+        return jf.jet(f, (x,), ((v, *rest),))[1][-1]
+
+    vmap = torch.func.vmap
+    return vmap(lambda x: vmap(lambda v: along(x, v))(directions).sum(0))
+
+
+PROGRAMS = {
+    "jax": (jax_jvp, jax_jet, jax_ours),
+    "torch": (torch_jvp, torch_batch_inside, torch_ours),
+}
+CASES = [(framework, form) for framework, forms in PROGRAMS.items() for form in forms]
+BY_NAME = pytest.mark.parametrize(
+    ("framework", "form"), CASES, ids=lambda x: getattr(x, "__name__", x)
+)
+
+
+def arrays(framework: str, *values: np.ndarray) -> list[Any]:
+    return [jnp.asarray(v) if framework == "jax" else torch.as_tensor(v) for v in values]
+
+
+def network_of(framework: str, dimension: int, widths=WIDTHS) -> Any:
+    return (jax_network if framework == "jax" else torch_network)(dimension, widths)
+
+
+def planned(function, *args):
+    nodes, outputs, _ = program_frontend(args, {}).program(function, args, {})
+    return plan(nodes, outputs)
+
+
+def compiled(framework: str, function: Any) -> Any:
+    if framework == "jax":
+        return jax.jit(function)
+    return torch.compile(function, fullgraph=True, dynamic=False, backend="aot_eager")
+
+
+# ------------------------------------------------------------------ what it saves
+
+
+@BY_NAME
+def test_a_laplacian_costs_what_the_forward_laplacian_does(framework, form, rng):
+    """≤ 1.03 × (D + 2) forward passes in matrix products, D = 50."""
+    dimension = 50
+    x, eye = arrays(framework, rng.normal(size=(4, dimension)), np.eye(dimension))
+    f = network_of(framework, dimension)
+    forward = planned(jax.vmap(f) if framework == "jax" else f, x).matmul_before
+    found = planned(form(f, eye, 2), x)
+    assert found.matmul_before > 1.8 * (dimension + 2) * forward
+    assert found.matmul_after <= 1.03 * (dimension + 2) * forward
+
+
+@pytest.mark.parametrize(
+    ("framework", "form"), [("jax", jax_jet), ("jax", jax_ours), ("torch", torch_ours)]
+)
+def test_fourth_derivatives_along_directions(framework, form, rng):
+    """≤ 1.03 × (3R + 2) forward passes."""
+    dimension, count = 5, 12
+    x, v = arrays(framework, rng.normal(size=(3, dimension)), rng.normal(size=(count, dimension)))
+    f = network_of(framework, dimension)
+    forward = planned(jax.vmap(f) if framework == "jax" else f, x).matmul_before
+    found = planned(form(f, v, 4), x)
+    assert found.matmul_after <= 1.03 * (3 * count + 2) * forward
+
+
+@BY_NAME
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_values_are_the_same(framework, form, order, rng):
+    x, v = arrays(framework, rng.normal(size=(3, 4)), rng.normal(size=(6, 4)))
+    program = form(network_of(framework, 4, (7, 6, 2)), v, order)
+    expected, found = program(x), jf.collapse(program)(x)
+    np.testing.assert_allclose(
+        found.detach() if framework == "torch" else found,
+        expected.detach() if framework == "torch" else expected,
+        rtol=1e-11,
+        atol=1e-12,
+    )
+
+
+def test_sixth_derivatives(rng):
+    x, v = arrays("jax", rng.normal(size=(2, 3)), rng.normal(size=(5, 3)))
+    program = jax_ours(jax_network(3, (5, 4, 1)), v, 6)
+    np.testing.assert_allclose(jf.collapse(program)(x), program(x), rtol=1e-10)
+    assert planned(program, x).after < 0.9 * planned(program, x).before
+
+
+# ------------------------------------------------------------------ other programs
+
+
+def second(f, x, v):
+    return jax.jvp(lambda y: jax.jvp(f, (y,), (v,))[1], (x,), (v,))[1]
+
+
+def weighted_by_einsum(f, x, v, w):
+    return jnp.einsum("r,ro->o", w, jax.vmap(lambda v: second(f, x, v))(v))
+
+
+def weighted_by_dot(f, x, v, w):
+    return w @ jax.vmap(lambda v: second(f, x, v))(v)
+
+
+def weighted_by_product(f, x, v, w):
+    return (w[:, None] * jax.vmap(lambda v: second(f, x, v))(v)).sum(0)
+
+
+def mean(f, x, v, w):
+    return jax.vmap(lambda v: second(f, x, v))(v).mean(0)
+
+
+def over_two_axes(f, x, v, w):
+    pairs = jax.vmap(lambda u: jax.vmap(lambda v: second(f, x, u + v))(v))(v)
+    return pairs.sum((0, 1))
+
+
+def mixed(f, x, v, w):
+    """Σ_ij w_i w_j ∂_i ∂_j f."""
+
+    def one(u, v):
+        return jax.jvp(lambda y: jax.jvp(f, (y,), (u,))[1], (x,), (v,))[1]
+
+    pairs = jax.vmap(lambda u: jax.vmap(lambda v: one(u, v))(v))(v)
+    return jnp.einsum("i,j,ijo->o", w, w, pairs)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [weighted_by_einsum, weighted_by_dot, weighted_by_product, mean, over_two_axes, mixed],
+)
+def test_sums_of_other_forms(program, rng):
+    f = jax_network(4, (9, 8, 2))
+    x, v, w = arrays("jax", rng.normal(size=4), rng.normal(size=(6, 4)), rng.normal(size=6))
+    found = planned(lambda *a: program(f, *a), x, v, w)
+    assert found.matmul_after < 0.75 * found.matmul_before
+    call = jf.collapse(lambda *a: program(f, *a))
+    for batched in (False, True):
+        expected = program(f, x, v, w)
+        result = jax.jit(call)(x, v, w)
+        if batched:
+            xs = jnp.stack([x, 2 * x])
+            expected = jax.vmap(lambda x: program(f, x, v, w))(xs)
+            result = jf.collapse(jax.vmap(lambda x: program(f, x, v, w)))(xs)
+        np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_no_sum_no_change(rng):
+    x, a = arrays("jax", rng.normal(size=(3, 4)), rng.normal(size=(4, 4)))
+
+    def program(x):
+        return jnp.tanh(x @ a) * jnp.sin(x) + jnp.concatenate([x, x])[:3]
+
+    before = jax.make_jaxpr(program)(x)
+    after = jax.make_jaxpr(jf.collapse(program))(x)
+    assert len(after.eqns) == len(before.eqns)
+    assert planned(program, x).needed is None
+
+
+def test_values_needed_anyway_are_summed_where_they_are(rng):
+    x, a = arrays("jax", rng.normal(size=(50, 4)), rng.normal(size=(4, 4)))
+
+    def program(x):
+        y = x @ a
+        return y, y.sum(0)
+
+    assert planned(program, x).needed is None
+
+    def nonlinear(x):
+        y = x @ a
+        return jnp.tanh(y).sum(), y.sum(0)
+
+    assert planned(nonlinear, x).matmul_after == planned(nonlinear, x).matmul_before
+
+
+# ------------------------------------------------------------------ what composes
+
+
+@BY_NAME
+def test_gradients_to_inputs_and_parameters(framework, form, rng):
+    x, v = arrays(framework, rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    if framework == "jax":
+        made = [tuple(map(jnp.asarray, layer)) for layer in layers(4, (6, 5, 1))]
+
+        def loss(transform):
+            def of(parameters, x):
+                def f(x):
+                    for k, (w, b) in enumerate(parameters):
+                        x = x @ w + b
+                        x = jnp.tanh(x) if k + 1 < len(parameters) else x
+                    return x
+
+                return (transform(form(f, v, 2))(x) ** 2).sum()
+
+            return jax.grad(of, (0, 1))(made, x)
+
+        expected, found = (jax.tree.leaves(loss(t)) for t in (lambda g: g, jf.collapse))
+    else:
+        network = network_of("torch", 4, (6, 5, 1))
+
+        def gradients(transform):
+            point = x.clone().requires_grad_()
+            (transform(form(network, v, 2))(point) ** 2).sum().backward()
+            found = [
+                point.grad,
+                *(p.grad.clone() for p in network.parameters() if p.grad is not None),
+            ]
+            network.zero_grad()
+            return found
+
+        expected, found = gradients(lambda g: g), gradients(jf.collapse)
+    assert len(expected) == len(found)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_jax_transforms_around_and_inside(rng):
+    x, v = arrays("jax", rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    f = jax_network(4, (6, 1))
+
+    def program(x):
+        return jax.vmap(lambda v: second(f, x, v))(v).sum()
+
+    collapsed = jf.collapse(program)
+    np.testing.assert_allclose(jax.vmap(collapsed)(x), jax.vmap(program)(x), rtol=1e-10)
+    np.testing.assert_allclose(jax.jit(jax.vmap(collapsed))(x), jax.vmap(program)(x), rtol=1e-10)
+    np.testing.assert_allclose(jax.hessian(collapsed)(x[0]), jax.hessian(program)(x[0]), rtol=1e-8)
+    inner = jf.collapse(jax.jit(jax.vmap(jax.checkpoint(program))))
+    np.testing.assert_allclose(inner(x), jax.vmap(program)(x), rtol=1e-10)
+    tree = jf.collapse(lambda p, scale=2.0: {"a": jax.vmap(program)(p["x"]) * scale})
+    np.testing.assert_allclose(tree({"x": x}, scale=3.0)["a"], 3 * jax.vmap(program)(x), rtol=1e-10)
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="takes a function, got int"):
+        jf.collapse(3)
+    with pytest.raises(TypeError, match="none of them holds"):
+        jf.collapse(lambda x: x)(1.0)
+
+
+# ------------------------------------------------------------------ random programs
+
+
+class Jax:
+    name = "jax"
+    array = staticmethod(jnp.asarray)
+    tanh, where, cumsum = staticmethod(jnp.tanh), staticmethod(jnp.where), staticmethod(jnp.cumsum)
+    concatenate = staticmethod(jnp.concatenate)
+    broadcast = staticmethod(jnp.broadcast_to)
+    transpose = staticmethod(jnp.transpose)
+    flip = staticmethod(jnp.flip)
+    pad = staticmethod(lambda x, axis: jnp.pad(x, [(int(k == axis), 0) for k in range(x.ndim)]))
+    total = staticmethod(lambda x, axis: x.sum(axis))
+    fft = staticmethod(lambda x, axis: jnp.fft.fft(x, axis=axis).real)
+
+
+class Torch:
+    name = "torch"
+    array = staticmethod(torch.as_tensor)
+    tanh, where, cumsum = (
+        staticmethod(torch.tanh),
+        staticmethod(torch.where),
+        staticmethod(torch.cumsum),
+    )
+    concatenate = staticmethod(torch.cat)
+    broadcast = staticmethod(torch.broadcast_to)
+    transpose = staticmethod(lambda x, order: x.permute(order))
+    flip = staticmethod(lambda x, axis: torch.flip(x, (axis,)))
+    pad = staticmethod(
+        lambda x, axis: torch.nn.functional.pad(x, [0, 0] * (x.ndim - 1 - axis) + [1, 0])
+    )
+    total = staticmethod(lambda x, axis: x.sum(axis))
+    fft = staticmethod(lambda x, axis: torch.fft.fft(x, dim=axis).real)
+
+
+def run_program(xp: Any, steps: list[tuple[str, int, int]], inputs: list[Any]) -> Any:
+    """A program from a list of (operation, which operand, a number that decides the rest)."""
+    values = list(inputs)
+    for name, which, number in steps:
+        x = values[which % len(values)]
+        n = len(x.shape)
+        axis = number % n if n else 0
+        if name == "add":
+            others = [y for y in values if y.shape == x.shape]
+            y = x + others[number % len(others)]
+        elif name == "mul":
+            others = [y for y in values if y.shape == x.shape]
+            y = x * others[number % len(others)]
+        elif name == "scale":
+            y = x * 0.5 - x / 3.0
+        elif name == "tanh":
+            y = xp.tanh(x)
+        elif name == "sum" and n:
+            y = xp.total(x, axis)
+        elif name == "sums" and n > 1:
+            y = xp.total(xp.total(x, axis), 0)
+        elif name == "transpose" and n > 1:
+            y = xp.transpose(x, (*range(1, n), 0))
+        elif name == "merge" and n > 1:
+            k = number % (n - 1)
+            shape = tuple(x.shape)
+            y = x.reshape((*shape[:k], shape[k] * shape[k + 1], *shape[k + 2 :]))
+        elif name == "matmul" and n > 1:
+            w = xp.array(np.random.default_rng(number).normal(size=(x.shape[-1], 3)))
+            y = x @ w
+        elif name == "left" and n > 1:
+            w = xp.array(np.random.default_rng(number).normal(size=(2, x.shape[-2])))
+            y = w @ x
+        elif name == "dot" and n:
+            y = x @ xp.array(np.random.default_rng(number).normal(size=x.shape[-1]))
+        elif name == "broadcast" and n < 4:
+            y = xp.broadcast(x, (2 + number % 2, *x.shape))
+        elif name == "slice" and n:
+            y = x[1:] if number % 2 and x.shape[0] > 1 else x[..., :1]
+        elif name == "concatenate" and n:
+            y = xp.concatenate([x, x * 2.0], axis)
+        elif name == "where" and n:
+            mask = xp.array(np.random.default_rng(number).normal(size=x.shape[-1]) > 0)
+            y = xp.where(mask, x, x * 0.25)
+        elif name == "cumsum" and n:
+            y = xp.cumsum(x, axis)
+        elif name == "flip" and n:
+            y = xp.flip(x, axis)
+        elif name == "pad" and n:
+            y = xp.pad(x, axis)
+        elif name == "fft" and n:
+            y = xp.fft(x, axis)
+        else:
+            continue
+        if np.prod(y.shape) > 600:
+            y = xp.total(y, 0)
+        values.append(y)
+    return values[-1], xp.total(values[-1].reshape(-1), 0), values[len(values) // 2]
+
+
+NAMES = [
+    "add", "mul", "scale", "tanh", "sum", "sum", "sums", "transpose", "merge", "matmul", "left", "dot",
+    "broadcast", "slice", "concatenate", "where", "cumsum", "flip", "pad", "fft",
+]  # fmt: skip
+
+steps = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.integers(-3, 3), st.integers(0, 5)),
+    min_size=2,
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("xp", [Jax, Torch], ids=["jax", "torch"])
+@given(steps=steps, seed=st.integers(0, 99), keep=st.integers(1, 3))
+def test_random_programs(xp, steps, seed, keep):
+    """The same results, and never more operations."""
+    rng = np.random.default_rng(seed)
+    inputs = [xp.array(rng.normal(size=shape)) for shape in ((3, 4), (2, 3, 4))]
+
+    def program(*inputs):
+        return run_program(xp, steps, list(inputs))[:keep]
+
+    with jax.enable_x64(True):
+        found = planned(program, *inputs)
+        assert found.after <= found.before
+        for result, expected in zip(jf.collapse(program)(*inputs), program(*inputs), strict=True):
+            assert tuple(result.shape) == tuple(expected.shape)
+            np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+        if xp is Jax:
+            jitted = jax.jit(jf.collapse(program))(*inputs)
+            for result, expected in zip(jitted, program(*inputs), strict=True):
+                np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+
+
+# ------------------------------------------------------------------ explained
+
+
+def test_explanation_and_pictures(tmp_path, rng):
+    x, v = arrays("jax", rng.normal(size=3), rng.normal(size=(5, 3)))
+
+    def program(x):
+        return jax_ours(jnp.sin, v, 2)(x[None])
+
+    found = jf.explain(jf.collapse(program), x)
+    text = str(found)
+    assert "reduce_sum moved through" in text
+    assert "all operations (FLOPs)" in text
+    assert found.plan.after < found.plan.before
+    assert str(jf.explain(program, x)) == text
+    files = found.save(tmp_path / "sin")
+    assert [path.name for path in files] == ["sin-before.png", "sin-after.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+    assert "# moved sum" in found.text(found.before)
+    assert not any(isinstance(node.kind, Contract) for node in found.before)
+
+
+def test_what_stopped_a_sum(rng):
+    x, a = arrays("jax", rng.normal(size=(50, 4)), rng.normal(size=(4, 4)))
+    found = jf.explain(lambda x: jnp.tanh(x @ a).sum(0) + (x @ a).sum(0), x)
+    assert "runs as it is" in str(found)
+    found = jf.explain(lambda x: ((jnp.tanh(x) @ a).sum(0), lax.rsqrt(x[0])), x)
+    assert "stopped at tanh: not linear" in str(found)
