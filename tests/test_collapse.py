@@ -266,6 +266,31 @@ def test_sums_of_other_forms(program, rng):
         np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-12)
 
 
+def through_convolution(xp, x, k):
+    if xp is Jax:
+        return lax.conv(x, k, (1,), "SAME")
+    return torch.nn.functional.conv1d(x, k, padding="same")
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_sums_pass_convolutions_and_indices(xp, merged, rng):
+    xp = {"jax": Jax, "torch": Torch}[xp]
+    x, k = xp.array(rng.normal(size=(6, 5, 3, 8))), xp.array(rng.normal(size=(4, 3, 3)))
+    index = xp.array(np.array([1, 0, 1, 2]))
+
+    def program(x, k):
+        if merged:
+            y = through_convolution(xp, x.reshape((30, 3, 8)), k).reshape((6, 5, 4, 8))
+            return y[:, :, index].sum(0)
+        return through_convolution(xp, x[:, 0], k)[:, index].sum(0)
+
+    found = planned(program, x, k)
+    assert found.after < found.before
+    assert not any("conv" in name for move in found.moves for _, name in move.stopped)
+    np.testing.assert_allclose(jf.collapse(program)(x, k), program(x, k), rtol=1e-9, atol=1e-11)
+
+
 def test_no_sum_no_change(rng):
     x, a = arrays("jax", rng.normal(size=(3, 4)), rng.normal(size=(4, 4)))
 

@@ -194,7 +194,10 @@ def measure(
     if dtype not in suite.TOLERANCE:
         raise ValueError(f"dtype must be one of {', '.join(suite.TOLERANCE)}; got {dtype!r}")
     backend = backend_of(framework, device, dtype, threads)
-    everything = {"methods": (*suite.METHODS, *backend.peers), "modes": tuple(backend.modes)}
+    everything = {
+        "methods": (*suite.METHODS, "rewritten", *backend.peers),
+        "modes": tuple(backend.modes),
+    }
     settings = suite.Settings(**(everything | options))
     environment = report.Environment.of(backend, settings)
     out.mkdir(parents=True, exist_ok=True)
@@ -294,7 +297,9 @@ def application() -> Any:
         ] = "",
         methods: Annotated[
             str,
-            typer.Option(help="Among nested,standard,collapsed,minimal,folx,jet. Default: all."),
+            typer.Option(
+                help="Among nested,standard,collapsed,minimal,rewritten,folx,jet. Default: all."
+            ),
         ] = "",
         modes: Annotated[str, typer.Option(help="Among eager,compiled. Default: both.")] = "",
         dim: Annotated[

@@ -19,6 +19,9 @@ FRAMEWORKS = ("torch", "jax")
 PEERS = ("folx", "jet")
 """Other libraries that evaluate some of the operators: folx, and jax.experimental.jet."""
 
+REWRITTEN = "rewritten"
+"""A program that sums nested `jvp` along directions, compiled with our pass."""
+
 
 @dataclass(frozen=True)
 class Powers:
@@ -62,8 +65,13 @@ class Backend(Protocol):
     ) -> Callable[[Any], Any] | None:
         """The operator of the network at a batch of points by a peer; None if it has none."""
 
-    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The function, compiled as a whole for the shapes that it is called with."""
+    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The program that users write: Σ_r w_r of jvp of jvp … along v_r, mapped over a batch."""
+
+    def compiled(
+        self, function: Callable[[Any], Any], rewrite: bool = False
+    ) -> Callable[[Any], Any]:
+        """The function, compiled as a whole for its shapes, after our pass or without it."""
 
     def forget(self) -> None:
         """Drop what was compiled."""

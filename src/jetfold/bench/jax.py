@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.jet import jet
 
+from ..collapse import collapse
 from .backends import Powers, processor
 from .networks import Layer
 
@@ -61,8 +62,27 @@ class Jax:
             return _folx(operator, network)
         return None if powers is None else _experimental_jet(powers, network, self.array)
 
-    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return jax.jit(function)
+    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        directions, weights = self.array(powers.directions), self.array(powers.weights)
+
+        def along(x: Any, direction: Any) -> Any:
+            def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+                return lambda y: jax.jvp(f, (y,), (direction,))[1]
+
+            f = network
+            for _ in range(powers.order):
+                f = derivative(f)
+            return f(x)
+
+        def of_point(x: Any) -> Any:
+            return jnp.tensordot(weights, jax.vmap(lambda v: along(x, v))(directions), 1)
+
+        return jax.vmap(of_point)
+
+    def compiled(
+        self, function: Callable[[Any], Any], rewrite: bool = False
+    ) -> Callable[[Any], Any]:
+        return jax.jit(collapse(function) if rewrite else function)
 
     def forget(self) -> None:
         jax.clear_caches()

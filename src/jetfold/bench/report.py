@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .backends import PEERS, Backend
+from .backends import PEERS, REWRITTEN, Backend
 from .networks import widths
 from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
 
@@ -29,6 +29,7 @@ COLOURS = {
     "standard": "#E69F00",
     "collapsed": "#56B4E9",
     "minimal": "#0072B2",
+    "rewritten": "#D55E00",
     "folx": "#009E73",
     "jet": "#CC79A7",
 }
@@ -38,6 +39,7 @@ NAMES = {
     "standard": "standard Taylor mode",
     "collapsed": "collapsed Taylor mode",
     "minimal": "jetfold (minimal)",
+    "rewritten": "nested jvp, rewritten",
     "folx": "folx",
     "jet": "jax.experimental.jet",
 }
@@ -187,7 +189,11 @@ def plot(rows: Sequence[Row], environment: Environment, path: Path) -> None:
     """Time per evaluation by operator and method, one panel per mode, on a logarithmic scale."""
     modes = [mode for mode in MODES if any(row.mode == mode for row in rows)]
     operators = list(dict.fromkeys((row.operator, row.label, row.dimension) for row in rows))
-    methods = [method for method in (*METHODS, *PEERS) if any(row.method == method for row in rows)]
+    methods = [
+        method
+        for method in (*METHODS, REWRITTEN, *PEERS)
+        if any(row.method == method for row in rows)
+    ]
     panel = max(4.2, 0.6 + 0.33 * len(operators) * (len(methods) + 1))
     figure = Figure(figsize=(0.8 + panel * len(modes), 5.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -14,7 +14,7 @@ from ..explain import explain
 from ..operators import biharmonic, laplacian, partials, weighted_laplacian
 from ..transform import METHODS as ALL_METHODS
 from ..transform import coordinate_symbols
-from .backends import PEERS, Backend, Powers
+from .backends import PEERS, REWRITTEN, Backend, Powers
 from .measure import Timing, once, take_turns
 from .networks import mlp
 
@@ -64,7 +64,7 @@ def _weighted_laplacian(dimension: int, seed: int) -> Case:
         dimension,
         lambda array: partial(weighted_laplacian, sigma=array(sigma)),
         vectors,
-        Powers(sigma.T, np.ones(dimension), 2),
+        Powers(np.ascontiguousarray(sigma.T), np.ones(dimension), 2),
     )
 
 
@@ -123,7 +123,7 @@ class Settings:
     def __post_init__(self) -> None:
         for kind, values, known in (
             ("operators", self.operators, tuple(OPERATORS)),
-            ("methods", self.methods, (*METHODS, *PEERS)),
+            ("methods", self.methods, (*METHODS, REWRITTEN, *PEERS)),
             ("modes", self.modes, MODES),
             ("dimensions", tuple(self.dimensions), tuple(OPERATORS)),
         ):
@@ -241,14 +241,20 @@ def _measure(
     failures = []
     for method in settings.methods:
         advance(f"{case.label}, {mode}: {method}", 0)
+        function: Any = None
         if method in PEERS:
             function = backend.peer(method, name, case.powers, network)
+        elif method == REWRITTEN:
+            if mode == "compiled" and case.powers is not None and case.powers.order == 2:
+                function = backend.nested_jvp(case.powers, network)
         else:
             function = operator(network, batch_dims=1, method=method)
         if function is None:
             advance(f"{case.label}, {mode}: {method}", 1)
             continue
-        call = _call(backend, backend.compiled(function) if mode == "compiled" else function, x)
+        if mode == "compiled":
+            function = backend.compiled(function, rewrite=method == REWRITTEN)
+        call = _call(backend, function, x)
         try:
             seconds, result = once(call)
             value = backend.numpy(result)[:REFERENCE_POINTS]
@@ -262,7 +268,8 @@ def _measure(
         advance(f"{case.label}, {mode}: {method}", 1)
 
     advance(f"{case.label}, {mode}: timing", 0)
-    vectors = {method: case.vectors.get(method) for method in calls}
+    as_many = {REWRITTEN: "collapsed"}  # what the pass makes of second derivatives
+    vectors = {method: case.vectors.get(as_many.get(method, method)) for method in calls}
     for rows_each in sorted({count for count in vectors.values() if count is not None}):
         forward = backend.compiled(network) if mode == "compiled" else network
         z = backend.array(rng.normal(size=(settings.batch * rows_each, case.dimension)))

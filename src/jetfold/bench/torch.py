@@ -52,7 +52,29 @@ class Torch:
     ) -> Callable[[Any], Any] | None:
         return None
 
-    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        directions, weights = self.array(powers.directions), self.array(powers.weights)
+
+        def along(x: Any, direction: Any) -> Any:
+            def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+                return lambda y: torch.func.jvp(f, (y,), (direction,))[1]
+
+            f = network
+            for _ in range(powers.order):
+                f = derivative(f)
+            return f(x)
+
+        def of_point(x: Any) -> Any:
+            each = torch.func.vmap(lambda v: along(x, v))(directions)
+            return torch.tensordot(weights, each, 1)
+
+        return torch.func.vmap(of_point)
+
+    def compiled(
+        self, function: Callable[[Any], Any], rewrite: bool = False
+    ) -> Callable[[Any], Any]:
+        if rewrite:
+            return torch.compile(function, fullgraph=True, dynamic=False, backend="jetfold")
         options = {"joint_custom_pre_pass": ZerosInMemory()}
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 

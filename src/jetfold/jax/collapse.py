@@ -260,6 +260,45 @@ def _window(params: dict[str, Any], inputs: Sequence[Any]) -> list[int]:
     return [k for k, (size, n) in enumerate(sizes) if size != n]
 
 
+def convolution(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
+    """conv_general_dilated, linear in its input; the batch axis passes through."""
+    if eqn.params["batch_group_count"] != 1:
+        return Opaque(), {}
+    numbers = eqn.params["dimension_numbers"]
+    into, out = numbers.lhs_spec[0], numbers.out_spec[0]
+    acts = tuple(k for k in range(len(eqn.outvars[0].aval.shape)) if k != out)
+
+    def resized(new: Sequence[int]) -> Callable[..., Any]:
+        return op
+
+    options = {"acts": acts, "through": {0: {out: into}}, "resized": resized}
+    return Along((0,)), options
+
+
+def gathering(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
+    """gather, where it takes entries along one axis and leaves it in its place (jnp.take)."""
+    numbers, rank = eqn.params["dimension_numbers"], len(inputs[0].shape)
+    axes = numbers.collapsed_slice_dims
+    simple = (
+        len(axes) == 1
+        and tuple(numbers.start_index_map) == tuple(axes)
+        and not numbers.operand_batching_dims
+        and len(eqn.outvars[0].aval.shape) == rank
+        and tuple(numbers.offset_dims) == tuple(k for k in range(rank) if k != axes[0])
+    )
+    if not simple:
+        return Opaque(), {}
+    (axis,) = axes
+
+    def resized(new: Sequence[int]) -> Callable[..., Any]:
+        sizes = tuple(1 if k == axis else n for k, n in enumerate(new))
+        params = eqn.params | {"slice_sizes": sizes}
+        return lambda *arrays: op.primitive.bind(*arrays, **params)
+
+    through = {0: {k: k for k in range(rank) if k != axis}}
+    return Along((0,)), {"acts": (axis,), "through": through, "resized": resized}
+
+
 LINEAR = {
     "add": summation(1),
     "add_any": summation(1),
@@ -282,6 +321,8 @@ LINEAR = {
     "expand_dims": reshaping,
     "reduce_sum": reduction,
     "dot_general": contraction,
+    "conv_general_dilated": convolution,
+    "gather": gathering,
     "slice": along(_changed, resize=_sliced),
     "pad": along(_padded),
     "rev": along(lambda p, x: p["dimensions"]),
@@ -304,7 +345,7 @@ NONLINEAR = frozenset(
 )
 """Primitives on every entry alone: they stop sums, but what was broadcast stays small."""
 
-CALLS = ("jit", "pjit", "closed_call", "core_call")
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 """Their equations become part of the program."""
 
 
@@ -401,6 +442,11 @@ class Program:
             node = Node(name, tuple(inputs), avals[0].shape, avals[0].dtype, kind, operation)
             node.options = options
             if isinstance(kind, Elementwise) and name not in ("convert_element_type", "copy"):
+                node.flops = float(prod(node.shape))
+            if name == "conv_general_dilated":
+                channels = inputs[1].shape[equation.params["dimension_numbers"].rhs_spec[0]]
+                node.flops = 2.0 * prod(node.shape) * prod(inputs[1].shape) / channels
+            elif name in ("cumsum", "fft"):
                 node.flops = float(prod(node.shape))
             node.zero = is_zero(kind, inputs)
             results = [self._add(node)]

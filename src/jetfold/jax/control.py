@@ -213,12 +213,19 @@ def like_value(primal: Any, block: Any) -> Any:
     """A block of the type of the value: its dtype and, inside a shard_map, its varying axes."""
     block = block.astype(primal.dtype)
     missing = _varying(primal) - _varying(block)
-    return lax.pvary(block, tuple(missing)) if missing else block
+    if not missing:
+        return block
+    if hasattr(lax, "pcast"):
+        return lax.pcast(block, tuple(missing), to="varying")
+    return lax.pvary(block, tuple(missing))  # before JAX 0.9
 
 
 def _varying(x: Any) -> frozenset[Any]:
     """The mesh axes along which an array differs from device to device."""
-    return getattr(jax.typeof(x), "vma", frozenset())
+    described = jax.typeof(x)
+    if hasattr(described, "manual_axis_type"):
+        return described.manual_axis_type.varying
+    return getattr(described, "vma", frozenset())  # before JAX 0.10
 
 
 def conform_all(algebra: JetAlgebra, xs: Sequence[Any], wanted: Sequence[Pattern]) -> list[Any]:
@@ -366,6 +373,9 @@ def _branch(branch: ClosedJaxpr, *operands: Any) -> list[Any]:
 # ------------------------------------------------------------------ many devices
 
 
+_MANUAL_AXES = ("newly_manual_axes", "manual_axes")  # as versions of JAX call them
+
+
 def shard_map(operation: Operation, operands: Sequence[Any]) -> Any:
     """jax.shard_map of the function on jets: the rows of a block stay together."""
     params, algebra = operation.params, algebra_of(operands)
@@ -400,7 +410,7 @@ def shard_map(operation: Operation, operands: Sequence[Any]) -> Any:
         mesh=params["mesh"],
         in_specs=tuple(in_specs),
         out_specs=out_specs,
-        axis_names=set(params["manual_axes"]),
+        axis_names=set(next(params[k] for k in _MANUAL_AXES if k in params)),
         check_vma=params["check_vma"],
     )(*arrays)
     return [jet(algebra, y, blocks) if blocks else y for y, blocks in out]

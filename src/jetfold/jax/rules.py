@@ -194,6 +194,17 @@ def _by_rows(
     return assemble(operation, algebra, result, blocks)
 
 
+def gathered(operation: Operation, operands: Sequence[Any]) -> Any:
+    """x[indices]; what fills places out of bounds is a constant: zero in the coefficients."""
+    x, indices = operands
+
+    def on_rows(row: Any, indices: Any) -> Any:
+        params = operation.params | {"fill_value": 0}
+        return operation.primitive.bind(row, indices, **params)
+
+    return _by_rows(operation, [x, indices], [0], on_rows)
+
+
 def assemble(operation: Operation, algebra: JetAlgebra, result: Any, blocks: Sequence[Any]) -> Any:
     """Jets from the value and the blocks; of several results, from lists of them."""
     if not operation.several:
@@ -217,6 +228,15 @@ def piecewise_linear(operation: Operation, operands: Sequence[Any]) -> Any:
         return pushforward(operation, plain, places, rows)
 
     return _by_rows(operation, operands, places, tangent)
+
+
+def clamped(operation: Operation, operands: Sequence[Any]) -> Any:
+    """clamp(low, x, high), its bounds numbers or arrays; JAX has no tangents of jets as numbers."""
+    low, x, high = operands
+    shape = jnp.shape(value(x))
+    if any(isinstance(b, Jet) and jnp.shape(b.primal) != shape for b in (low, high)):
+        low, high = (call(lambda b: jnp.broadcast_to(b, shape), b) for b in (low, high))
+    return piecewise_linear(operation, [low, x, high])
 
 
 def pushforward(
@@ -591,7 +611,7 @@ def cholesky(operation: Operation, operands: Sequence[Any]) -> Any:
     """
     (x,) = operands
     algebra = x.algebra
-    l0 = operation(x.primal)
+    l0 = jnp.tril(operation(x.primal))  # the primitive leaves the rest of A above
     inverse = lax.linalg.triangular_solve(
         l0,
         jnp.broadcast_to(jnp.eye(l0.shape[-1], dtype=l0.dtype), l0.shape),
@@ -672,7 +692,7 @@ def eigh(operation: Operation, operands: Sequence[Any]) -> Any:
 
 def qr(operation: Operation, operands: Sequence[Any]) -> Any:
     """A = Q R with QᴴQ = 1: with C = (A_m − Σ Q_i R_j) R_0⁻¹ and H = Q_0ᴴ C, Y = Q_0ᴴ Q_m takes
-    the strict lower half of H, and the rest from Y + Yᴴ = −Σ Q_iᴴ Q_j."""
+    the strict lower half of H, and the rest from Y + Yᴴ = −Σ Q_iᴴ Q_j; R's diagonal is real."""
     (x,) = operands
     rows, columns = x.primal.shape[-2:]
     if rows < columns or operation.params.get("pivoting"):
@@ -692,6 +712,8 @@ def qr(operation: Operation, operands: Sequence[Any]) -> Any:
         y = strict - dagger(strict)
         gram = lower_products(algebra, m, adjoint, q, r0)
         y = y - jnp.triu(gram, 1) - _diagonal(gram) / 2
+        if jnp.issubdtype(h.dtype, jnp.complexfloating):
+            y = y + _diagonal(h - h.real)
         t = h - y
         q.append(c - q0 @ t)
         r.append(t @ r0)

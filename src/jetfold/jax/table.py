@@ -5,6 +5,8 @@ A primitive that is not here and that JAX differentiates in forward mode has the
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,6 +27,7 @@ from .rules import (
     bilinear,
     by_dtype,
     cholesky,
+    clamped,
     contraction,
     converted,
     decomposed,
@@ -32,6 +35,7 @@ from .rules import (
     eigh,
     elementwise,
     elementwise_by_tangents,
+    gathered,
     general,
     linear,
     lu,
@@ -47,9 +51,19 @@ from .rules import (
 )
 
 
+def magnitude(u: jax.Array, y: jax.Array, order: int, xp: Any) -> list[Any]:
+    """|u|: the derivative at zero is 1, as JAX has it."""
+    return [xp.where(u < 0, -1, jnp.ones_like(u)), *[None] * (order - 1)]
+
+
 def absolute(z: jax.Array) -> jax.Array:
     """|z| = √(re² + im²) of complex z."""
     return jnp.sqrt(z.real**2 + z.imag**2)
+
+
+def direction(z: jax.Array) -> jax.Array:
+    """z/|z| of complex z, which JAX takes for constant."""
+    return z * lax.rsqrt(z.real**2 + z.imag**2)
 
 
 def angle(y: jax.Array, x: jax.Array) -> jax.Array:
@@ -58,7 +72,8 @@ def angle(y: jax.Array, x: jax.Array) -> jax.Array:
     steep = jnp.abs(y) > jnp.abs(x)
     turned = -lax.atan(jnp.where(steep, x, 0) / jnp.where(steep, y, 1))
     found = jnp.where(steep, turned, lax.atan(jnp.where(steep, 0, y) / jnp.where(steep, 1, x)))
-    return found + lax.stop_gradient(lax.atan2(y, x) - found)
+    # Values first: an atan2 of jets would come back here.
+    return found + (lax.atan2(*lax.stop_gradient((y, x))) - lax.stop_gradient(found))
 
 
 def running_product(x: jax.Array, *, axis: int, reverse: bool) -> jax.Array:
@@ -116,7 +131,7 @@ TABLE: dict[str, Rule] = {
     "square": elementwise(towers.square),
     "tan": elementwise(towers.tan),
     "tanh": elementwise(towers.tanh),
-    "abs": by_dtype(elementwise(towers.abs), decomposed(absolute)),
+    "abs": by_dtype(elementwise(magnitude), decomposed(absolute)),
     "atan2": decomposed(angle),
     "pow": power,
     "bessel_i0e": elementwise_by_tangents,
@@ -151,7 +166,7 @@ TABLE: dict[str, Rule] = {
     "dynamic_update_slice": linear(0, 1),
     "expand_dims": linear(0),
     "fft": linear(0),
-    "gather": linear(0),
+    "gather": gathered,
     "imag": linear(0),
     "mesh_cast": linear(),
     "name": linear(),
@@ -172,6 +187,7 @@ TABLE: dict[str, Rule] = {
     "rev": linear(0),
     "scatter": linear(0, 2),
     "scatter-add": linear(0, 2),
+    "scatter-mul": linear(0),
     "scatter-sub": linear(0, 2),
     "scatter_add": linear(0, 2),
     "scatter_sub": linear(0, 2),
@@ -181,10 +197,11 @@ TABLE: dict[str, Rule] = {
     "split": linear(0),
     "squeeze": linear(0),
     "stack": linear(),
+    "tile": linear(0),
     "transpose": linear(0),
     "unstack": linear(0),
     # ---- linear near every point
-    "clamp": piecewise_linear,
+    "clamp": clamped,
     "cummax": piecewise_linear,
     "cummin": piecewise_linear,
     "max": piecewise_linear,
@@ -194,12 +211,16 @@ TABLE: dict[str, Rule] = {
     "reduce_window_max": piecewise_linear,
     "reduce_window_min": piecewise_linear,
     "rem": piecewise_linear,
+    "scatter-max": piecewise_linear,
+    "scatter-min": piecewise_linear,
     "sort": piecewise_linear,
     "top_k": piecewise_linear,
     # ---- products
     "cumlogsumexp": decomposed(running_logsumexp),
     "cumprod": decomposed(running_product),
+    "reduce": general,
     "reduce_prod": decomposed(whole_product),
+    "reduce_window": general,
     # ---- matrices
     "cholesky": cholesky,
     "eigh": eigh,
@@ -211,6 +232,7 @@ TABLE: dict[str, Rule] = {
     # ---- what asks about the value, or is constant in between
     "argmax": of_value,
     "argmin": of_value,
+    "bitcast_convert_type": of_value,
     "ceil": of_value,
     "debug_callback": of_value,
     "debug_print": of_value,
@@ -227,7 +249,7 @@ TABLE: dict[str, Rule] = {
     "ne": of_value,
     "nextafter": of_value,
     "round": of_value,
-    "sign": of_value,
+    "sign": by_dtype(of_value, decomposed(direction)),
     "stop_gradient": of_value,
     # ---- functions inside
     "checkpoint": checkpointed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._inductor.compile_fx import compile_fx
@@ -60,7 +61,27 @@ def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         return module
 
     def collapsed(*arguments: Any) -> Any:
-        again = Program(traced, arguments)
+        again = Program(traced, arguments, sizes(arguments))
         return Engine(TorchArrays(), needed).run(again.nodes, again.outputs)
 
     return trace(collapsed)
+
+
+def sizes(arguments: Sequence[Any]) -> Callable[[Any], Any]:
+    """From symbolic lengths of an earlier trace to those of the arguments of this one."""
+    known: dict[Any, Any] = {}
+    for x in arguments:
+        for n in x.shape if isinstance(x, torch.Tensor) else (x,):
+            if isinstance(n, torch.SymInt):
+                known[n.node.expr] = n
+
+    def now(n: Any) -> Any:
+        if not isinstance(n, torch.SymInt):
+            return n
+        expression = n.node.expr
+        if expression in known:
+            return known[expression]
+        symbols = sorted(expression.free_symbols, key=str)
+        return sympy.lambdify(symbols, expression, "math")(*[known[s] for s in symbols])
+
+    return now

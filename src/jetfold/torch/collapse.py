@@ -230,6 +230,16 @@ def convolution(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind,
     return Along((0,)), {"acts": tuple(range(1, n)), "through": {0: {0: 0}}}
 
 
+def indexed(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
+    """x[:, index]: entries along one axis, which stays in its place."""
+    given: Any = node.args[1]
+    places = [k for k, x in enumerate(given) if x is not None]
+    if len(places) != 1 or len(inputs[1].shape) != 1:
+        return Opaque(), {}
+    through = {k: k for k in range(len(value.shape)) if k != places[0]}
+    return Along((0,)), {"acts": (places[0],), "through": {0: through}}
+
+
 def picked(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """select.int: one index of an axis, which disappears."""
     n = len(inputs[0].shape)
@@ -294,6 +304,7 @@ LINEAR: dict[str, Make] = {
     "dot.default": contraction("k", "k", ""),
     "convolution.default": convolution,
     "select.int": picked,
+    "index.Tensor": indexed,
     "slice.Tensor": along(_dim),
     "cat.default": along(_dim, None),
     "flip.default": along(lambda node, n: node.args[1]),
@@ -357,8 +368,15 @@ DECOMPOSED = get_decompositions(
 class Program:
     """An ATen graph as nodes, equal ones taken together."""
 
-    def __init__(self, module: fx.GraphModule, arguments: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        arguments: Sequence[Any],
+        size: Callable[[Any], Any] = lambda n: n,
+    ) -> None:
         self.nodes: list[Node] = []
+        self.size = size
+        """From a length as it was when the graph was traced to the same length now."""
         self._known: dict[Any, Any] = {}
         environment: dict[fx.Node, Any] = {}
         rest = iter(arguments)
@@ -432,10 +450,15 @@ class Program:
             elif torch.Tag.pointwise in getattr(node.target, "tags", ()):
                 kind = Elementwise()
             described = (value.dtype, value.device)
-            made = Node(name, tuple(inputs), tuple(value.shape), described, kind, issue)
+            shape = tuple(map(self.size, value.shape))
+            made = Node(name, tuple(inputs), shape, described, kind, issue)
             made.options = options
             made.zero = bool(options.get("zero")) or is_zero(kind, inputs)
-            if isinstance(kind, Elementwise) and name not in FREE:
+            if name == "convolution.default":
+                made.flops = 2.0 * prod(made.shape) * prod(inputs[1].shape) / inputs[1].shape[0]
+            elif name.startswith(("cumsum", "_fft")) or (
+                isinstance(kind, Elementwise) and name not in FREE
+            ):
                 made.flops = float(prod(made.shape))
             self._add(made)
         if key is not None:
@@ -445,7 +468,7 @@ class Program:
     def _mean(self, node: fx.Node, x: Node) -> Node:
         """A sum, divided by how many there are."""
         _, options = reduction(node, [x], None)
-        shape = tuple(node.meta["val"].shape)
+        shape = tuple(map(self.size, node.meta["val"].shape))
         count = prod(x.shape[k] for k in options["axes"])
 
         def total(array: Any) -> Any:
