@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jetfold.bench.measure import once, summarise, take_turns
+from jetfold.bench.measure import CALLS, TURN, once, summarise, take_turns
 
 
 def test_statistics():
@@ -19,7 +19,7 @@ def test_turns_rotate():
     calls = []
     names = ("a", "b", "c")
     competitors = {name: (lambda name=name: calls.append(name)) for name in names}
-    timings = take_turns(competitors, budget=0, least=3, most=3)
+    timings = take_turns(competitors, budget=0, least=3, most=3, single=True)
     assert "".join(calls) == "abc" + "abc" + "bca" + "cab"  # the warm-up is not timed
     assert {name: timing.repeats for name, timing in timings.items()} == dict.fromkeys(names, 3)
 
@@ -28,10 +28,27 @@ def test_budget_and_bounds():
     def call():
         time.sleep(0.01)
 
-    assert take_turns({"a": call}, budget=0, least=4)["a"].repeats == 4
-    assert take_turns({"a": call}, budget=100, least=1, most=6)["a"].repeats == 6
-    assert 2 <= take_turns({"a": call}, budget=0.1, least=1)["a"].repeats <= 12
+    def repeats(**options):
+        return take_turns({"a": call}, single=True, **options)["a"].repeats
+
+    assert repeats(budget=0, least=4) == 4
+    assert repeats(budget=100, least=1, most=6) == 6
+    assert 2 <= repeats(budget=0.1, least=1) <= 12
     assert take_turns({}, budget=1) == {}
+
+
+def test_short_calls_repeat_and_the_first_does_not_count():
+    numbers = iter(range(100))
+    slow = {0: 0.03, 1: 0.03}  # the warm-up, and the first call of the turn
+
+    def short():
+        time.sleep(slow.get(next(numbers), 0.001))
+
+    found = take_turns({"a": short}, budget=0, least=1)["a"]
+    assert 2 <= found.repeats == CALLS - 1
+    assert found.median < 0.02
+    long = take_turns({"a": lambda: time.sleep(1.2 * TURN)}, budget=0, least=2)["a"]
+    assert long.repeats == 2
 
 
 def test_the_time_is_that_of_the_call():

@@ -21,7 +21,7 @@ class Recorder(Torch):
         self.fails = fails
         self.rows = []
 
-    def compiled(self, function):
+    def compiled(self, function, rewrite=False):
         self.compilations += 1
         if self.fails and self.compilations == 1:
 

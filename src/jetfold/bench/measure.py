@@ -40,19 +40,36 @@ def once(call: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
+TURN, CALLS = 0.1, 8
+"""A turn of short calls ends after so many seconds, or so many calls."""
+
+
+def turn(call: Callable[[], object]) -> list[float]:
+    """The seconds of the calls that count in one turn."""
+    found = [once(call)[0]]
+    while len(found) < CALLS and sum(found) + found[-1] < TURN:
+        found.append(once(call)[0])
+    return found if len(found) == 1 else found[1:]
+
+
 def take_turns(
     competitors: Mapping[str, Callable[[], object]],
     *,
     budget: float,
     least: int = 5,
     most: int = 100,
+    single: bool = False,
 ) -> dict[str, Timing]:
-    """Time every competitor, one call each per round, so that a slow moment strikes all of them.
+    """Time every competitor, one turn each per round, so that a slow moment strikes all of them.
+
+    A turn is one call, or for short ones several: the first of them is not counted, because it
+    pays for the caches and the memory that the neighbour left behind.
 
     Args:
         competitors: calls that return when their work is done.
         budget: seconds after which no further round begins.
         least, most: the number of rounds, whatever the budget.
+        single: a turn is one call, however short.
     """
     names = list(competitors)
     if not names:
@@ -66,5 +83,6 @@ def take_turns(
             break
         shift = done % len(names)  # nobody always runs behind the same neighbour's cold caches
         for name in names[shift:] + names[:shift]:
-            seconds[name].append(once(competitors[name])[0])
+            call = competitors[name]
+            seconds[name] += [once(call)[0]] if single else turn(call)
     return {name: summarise(of) for name, of in seconds.items()}
