@@ -174,7 +174,7 @@ def explain_program(function: Callable[..., Any], args: Any, kwargs: Any) -> Pro
     frontend = program_frontend(args, kwargs)
     nodes, outputs, _ = frontend.program(original, args, kwargs)
     found = plan(nodes, outputs)
-    before, after = live(nodes, outputs), live(nodes, outputs)
+    before = after = live(nodes, outputs)
     if found.needed is not None:
         nodes, outputs, _ = frontend.program(collapse(original), args, kwargs)
         after = live(nodes, outputs)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from .core.sums import Contract, Leaf, Node, Sum
 
-COLOURS = {"sum": "#D55E00", "passed": "#E69F00", "product": "#0072B2", "input": "#BBBBBB"}
+COLOURS = {"sum": "#D55E00", "passed": "#E69F00", "product": "#9FC7E5", "input": "#BBBBBB"}
 PLAIN = "#DDDDDD"
 
 
@@ -72,5 +72,5 @@ def _colour(node: Node, passed: set[int]) -> str:
     if node.number in passed:
         return COLOURS["passed"]
     if isinstance(node.kind, Contract):
-        return "#9FC7E5"
+        return COLOURS["product"]
     return COLOURS["input"] if isinstance(node.kind, Leaf) else PLAIN

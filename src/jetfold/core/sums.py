@@ -140,6 +140,18 @@ def lengths(labels: Iterable[Label]) -> tuple[int, ...]:
     return tuple(label.length for label in labels)
 
 
+def aligned(arrays: Arrays, part: Part, labels: Sequence[Label]) -> Array:
+    """A part as an array with an axis per label, in order, of length one where it lacks one."""
+    present = [x for x in labels if x in part.labels]
+    order = [part.labels.index(x) for x in present]
+    array = part.array
+    if order != list(range(len(order))):
+        array = arrays.permute(array, order)
+    if len(present) != len(labels):
+        array = arrays.reshape(array, [x.length if x in part.labels else 1 for x in labels])
+    return array
+
+
 @dataclass
 class Move:
     """A sum of the program: the operations that it passed, and what stopped it and why."""
@@ -306,15 +318,7 @@ class Engine:
 
     def aligned(self, part: Part, labels: Sequence[Label]) -> Array:
         """The array with its axes in the order of `labels`, length one where it lacks one."""
-        present = [x for x in labels if x in part.labels]
-        order = [part.labels.index(x) for x in present]
-        array = part.array
-        if order != list(range(len(order))):
-            array = self.arrays.permute(array, order)
-        if len(present) != len(labels):
-            shape = [x.length if x in part.labels else 1 for x in labels]
-            array = self.arrays.reshape(array, shape)
-        return array
+        return aligned(self.arrays, part, labels)
 
     def together(self, parts: Sequence[Part]) -> list[Label]:
         """The labels of several parts, in the order of the one with most."""
@@ -687,11 +691,9 @@ class Contract:
             return None
         if last is not None:
             u = ask.product(u, last)
-        over = inner | both
         # An inner label that neither varies along counts its length.
         idle = [label for label in inner if label not in of_a and label not in of_b]
         out = [x for x in flat(axes) if x not in summed and x in (*u.labels, *v.labels)]
-        del over
         array = ask.arrays.contract(node, u, v, out)
         if idle:
             array = ask.arrays.scale(array, float(prod(lengths(idle))))

@@ -24,6 +24,7 @@ from ..core.sums import (
     Part,
     Rearranged,
     Sum,
+    aligned,
     broadcast,
     is_zero,
     permuted,
@@ -60,7 +61,7 @@ class JaxArrays:
             labels = list(dict.fromkeys(labels))
             inner = [x for x in labels if x not in out]
             order = [*inner, *out]
-            u, v = (_spread(part, order) for part in (left, right))
+            u, v = (aligned(self, part, order) for part in (left, right))
             product = u * v
             for _ in inner:
                 product = sum_rows(product)
@@ -110,13 +111,6 @@ class JaxArrays:
     def zeros(self, node: Node, shape: Sequence[int]) -> Any:
         """Zeros in the dtype of a node."""
         return jnp.zeros(shape, node.dtype)
-
-
-def _spread(part: Part, labels: Sequence[Label]) -> Any:
-    """The array with an axis per label, of length one where it has none."""
-    present = [x for x in labels if x in part.labels]
-    array = jnp.transpose(part.array, [part.labels.index(x) for x in present])
-    return array.reshape([x.length if x in part.labels else 1 for x in labels])
 
 
 # ------------------------------------------------------------------ kinds

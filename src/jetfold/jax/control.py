@@ -24,6 +24,7 @@ from .rules import (
     general,
     is_inexact,
     jet,
+    of_places,
     value,
     zeros,
 )
@@ -127,15 +128,13 @@ SAME_INSIDE = frozenset(
 def _mixes_nothing(operation: Operation, operands: Sequence[Any]) -> bool:
     """Whether the rule of a custom_jvp function, applied again and again, is elementwise too."""
     places = [k for k, x in enumerate(operands) if isinstance(x, Jet)]
+    of_jets = of_places(operation, operands, places)
 
     def derivative(order: int, *points: Any) -> Any:
         if order:
             ones = tuple(jnp.ones_like(x) for x in points)
             return jax.jvp(partial(derivative, order - 1), points, ones)[1]
-        filled = list(operands)
-        for k, point in zip(places, points, strict=True):
-            filled[k] = point
-        return operation(*filled)[0]
+        return of_jets(*points)[0]
 
     highest = partial(derivative, algebra_of(operands).order)
     return is_elementwise(jax.make_jaxpr(highest)(*(operands[k].primal for k in places)).jaxpr)

@@ -239,18 +239,27 @@ def clamped(operation: Operation, operands: Sequence[Any]) -> Any:
     return piecewise_linear(operation, [low, x, high])
 
 
-def pushforward(
-    function: Callable[..., Any], plain: Sequence[Any], places: Sequence[int], rows: Sequence[Any]
-) -> Any:
-    """Dφ(plain)[rows], with tangents for the operands at `places`."""
+def of_places(
+    function: Callable[..., Any], operands: Sequence[Any], places: Sequence[int]
+) -> Callable[..., Any]:
+    """The function of the operands at some places, the others held."""
 
-    def of_places(*points: Any) -> Any:
-        filled = list(plain)
+    def of_points(*points: Any) -> Any:
+        filled = list(operands)
         for k, point in zip(places, points, strict=True):
             filled[k] = point
         return function(*filled)
 
-    return jax.jvp(of_places, tuple(plain[k] for k in places), tuple(rows))[1]
+    return of_points
+
+
+def pushforward(
+    function: Callable[..., Any], plain: Sequence[Any], places: Sequence[int], rows: Sequence[Any]
+) -> Any:
+    """Dφ(plain)[rows], with tangents for the operands at `places`."""
+    return jax.jvp(
+        of_places(function, plain, places), tuple(plain[k] for k in places), tuple(rows)
+    )[1]
 
 
 def converted(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -423,13 +432,7 @@ def elementwise_by_tangents(operation: Callable[..., Any], operands: Sequence[An
     """
     algebra, plain = algebra_of(operands), values(operands)
     places = [k for k, x in enumerate(operands) if isinstance(x, Jet)]
-    y = operation(*plain)
-
-    def of_jets(*points: Any) -> Any:
-        filled = list(plain)
-        for k, point in zip(places, points, strict=True):
-            filled[k] = point
-        return operation(*filled)
+    y, of_jets = operation(*plain), of_places(operation, plain, places)
 
     def along(function: Callable[..., Any], k: int) -> Callable[..., Any]:
         def derivative(*points: Any) -> Any:
@@ -498,12 +501,10 @@ def general(operation: Callable[..., Any], operands: Sequence[Any]) -> Any:
     algebra, plain = algebra_of(operands), values(operands)
     places = [k for k, x in enumerate(operands) if isinstance(x, Jet)]
     several = getattr(operation, "several", True)
+    held = of_places(operation, plain, places)
 
     def of_jets(*points: Any) -> list[Any]:
-        filled = list(plain)
-        for k, point in zip(places, points, strict=True):
-            filled[k] = point
-        out = operation(*filled)
+        out = held(*points)
         return list(out) if several else [out]
 
     points = [plain[k] for k in places]

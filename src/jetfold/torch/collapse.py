@@ -24,6 +24,7 @@ from ..core.sums import (
     Part,
     Rearranged,
     Sum,
+    aligned,
     broadcast,
     is_zero,
     permuted,
@@ -48,7 +49,7 @@ class TorchArrays:
         shared = any(x in left.labels and x in right.labels for x in out)
         if node is None and (shared or not {*left.labels, *right.labels} - {*out}):
             labels = list(dict.fromkeys([*out, *left.labels, *right.labels]))
-            u, v = (_spread(part, labels) for part in (left, right))
+            u, v = (aligned(self, part, labels) for part in (left, right))
             product = u * v
             behind = list(range(len(out), len(labels)))
             product = product.sum(behind) if behind else product
@@ -98,13 +99,6 @@ class TorchArrays:
         """Zeros in the dtype and on the device of a node."""
         dtype, device = node.dtype
         return torch.zeros(list(shape), dtype=dtype, device=device)
-
-
-def _spread(part: Part, labels: Sequence[Label]) -> Any:
-    """The array with an axis per label, of length one where it has none."""
-    present = [x for x in labels if x in part.labels]
-    array = part.array.permute([part.labels.index(x) for x in present])
-    return array.reshape([x.length if x in part.labels else 1 for x in labels])
 
 
 # ------------------------------------------------------------------ kinds
