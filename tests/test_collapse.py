@@ -17,7 +17,8 @@ from jax.experimental.jet import jet as experimental_jet
 
 import jetfold as jf
 from jetfold.collapse import program_frontend
-from jetfold.core.sums import Contract, plan
+from jetfold.core.kinds import Contract
+from jetfold.core.plan import plan
 
 WIDTHS = (768, 768, 512, 512, 1)
 

@@ -10,7 +10,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from .core.sums import Engine, Move, Node, Plan, Sum, plan
+from .core.kinds import Sum
+from .core.plan import Plan, plan
+from .core.sums import Move, Node
 
 
 def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +55,7 @@ def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
         found = plan(nodes, outputs)
         if found.needed is None:
             return function(*args, **kwargs)
-        return rebuild(Engine(frontend.arrays(), found.needed).run(nodes, outputs))
+        return rebuild(found.run(frontend.arrays(), nodes, outputs))
 
     with suppress(AttributeError):  # a callable object without the attributes of a function
         collapsed = wraps(function)(collapsed)

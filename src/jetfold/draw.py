@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .core.sums import Contract, Leaf, Node, Sum
+from .core.kinds import Contract, Leaf, Sum
+from .core.sums import Node
 
 COLOURS = {"sum": "#D55E00", "passed": "#E69F00", "product": "#9FC7E5", "input": "#BBBBBB"}
 PLAIN = "#DDDDDD"

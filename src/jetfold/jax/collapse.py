@@ -12,24 +12,20 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ..core.sums import (
+from ..core.kinds import (
     Along,
     Contract,
     Elementwise,
-    Kind,
-    Label,
     Leaf,
-    Node,
     Opaque,
-    Part,
     Rearranged,
     Sum,
-    aligned,
     broadcast,
     is_zero,
     permuted,
     reshaped,
 )
+from ..core.sums import Kind, Label, Node, Part, aligned
 from .arrays import sum_rows
 from .interpreter import Operation
 
@@ -108,9 +104,9 @@ class JaxArrays:
         """Axes of length one repeated."""
         return jnp.broadcast_to(array, shape)
 
-    def zeros(self, node: Node, shape: Sequence[int]) -> Any:
-        """Zeros in the dtype of a node."""
-        return jnp.zeros(shape, node.dtype)
+    def full(self, node: Node, shape: Sequence[int], value: float) -> Any:
+        """One value everywhere, in the dtype of a node."""
+        return jnp.full(shape, value, node.dtype)
 
 
 # ------------------------------------------------------------------ kinds
@@ -126,20 +122,26 @@ def elementwise(*linear: int) -> Make:
 
 def summation(sign: int) -> Make:
     """u ± v."""
-    return lambda eqn, op, inputs: (Elementwise(linear=(0, 1)), {"sum": sign})
+    options = {"sum": sign, "arithmetic": True}
+    return lambda eqn, op, inputs: (Elementwise(linear=(0, 1)), dict(options))
+
+
+def negation(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
+    """−u."""
+    return Elementwise(linear=(0,)), {"arithmetic": True}
 
 
 def product(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
     nodes = [k for k, x in enumerate(inputs) if isinstance(x, Node)]
     if len(nodes) == 2:
-        return Elementwise(factors=(0, 1)), {}
-    return Elementwise(linear=nodes), {}
+        return Elementwise(factors=(0, 1)), {"arithmetic": True}
+    return Elementwise(linear=nodes), {"arithmetic": True}
 
 
 def quotient(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
     """u / v is linear in u."""
-    return Elementwise(linear=(0,) if isinstance(inputs[0], Node) else ()), {}
+    return Elementwise(linear=(0,) if isinstance(inputs[0], Node) else ()), {"arithmetic": True}
 
 
 def selection(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
@@ -297,7 +299,7 @@ LINEAR = {
     "add": summation(1),
     "add_any": summation(1),
     "sub": summation(-1),
-    "neg": elementwise(0),
+    "neg": negation,
     "real": elementwise(0),
     "imag": elementwise(0),
     "conj": elementwise(0),

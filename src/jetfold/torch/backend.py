@@ -15,7 +15,7 @@ from torch import fx
 from torch._inductor.compile_fx import compile_fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..core.sums import Engine, plan
+from ..core.plan import plan
 from .collapse import DECOMPOSED, Program, TorchArrays, writes
 
 
@@ -56,13 +56,12 @@ def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
             return module
     program = Program(traced, inputs)
     found = plan(program.nodes, program.outputs)
-    needed = found.needed
-    if needed is None:
+    if found.needed is None:
         return module
 
     def collapsed(*arguments: Any) -> Any:
         again = Program(traced, arguments, sizes(arguments))
-        return Engine(TorchArrays(), needed).run(again.nodes, again.outputs)
+        return found.run(TorchArrays(), again.nodes, again.outputs)
 
     return trace(collapsed)
 

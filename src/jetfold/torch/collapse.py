@@ -12,24 +12,20 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..core.sums import (
+from ..core.kinds import (
     Along,
     Contract,
     Elementwise,
-    Kind,
-    Label,
     Leaf,
-    Node,
     Opaque,
-    Part,
     Rearranged,
     Sum,
-    aligned,
     broadcast,
     is_zero,
     permuted,
     reshaped,
 )
+from ..core.sums import Kind, Label, Node, Part, aligned
 
 aten = torch.ops.aten
 
@@ -95,10 +91,10 @@ class TorchArrays:
         """Axes of length one repeated."""
         return array.expand(list(shape))
 
-    def zeros(self, node: Node, shape: Sequence[int]) -> Any:
-        """Zeros in the dtype and on the device of a node."""
+    def full(self, node: Node, shape: Sequence[int], value: float) -> Any:
+        """One value everywhere, in the dtype and on the device of a node."""
         dtype, device = node.dtype
-        return torch.zeros(list(shape), dtype=dtype, device=device)
+        return torch.full(list(shape), value, dtype=dtype, device=device)
 
 
 # ------------------------------------------------------------------ kinds
@@ -120,22 +116,28 @@ def summation(sign: int) -> Make:
         if len(linear) < len(node.args[:2]):  # a number beside a tensor
             return Elementwise(), {}
         alone = node.kwargs.get("alpha", 1) == 1
-        return Elementwise(linear=linear), {"sum": sign} if alone else {}
+        return Elementwise(linear=linear), {"sum": sign, "arithmetic": True} if alone else {}
 
     return make
+
+
+def negation(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
+    """−u."""
+    return Elementwise(linear=(0,)), {"arithmetic": True}
 
 
 def product(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
     if len(inputs) == 2 and inputs[0].dtype == inputs[1].dtype:
-        return Elementwise(factors=(0, 1)), {}
-    return Elementwise(linear=(0,) if len(inputs) == 1 else ()), {}
+        return Elementwise(factors=(0, 1)), {"arithmetic": True}
+    linear = (0,) if len(inputs) == 1 else ()
+    return Elementwise(linear=linear), {"arithmetic": bool(linear)}
 
 
 def quotient(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u / v is linear in u."""
     plain = isinstance(node.args[0], fx.Node) and "rounding_mode" not in node.kwargs
-    return Elementwise(linear=(0,) if plain else ()), {}
+    return Elementwise(linear=(0,) if plain else ()), {"arithmetic": plain}
 
 
 def selection(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
@@ -259,7 +261,7 @@ def _dim(node: fx.Node, n: int) -> list[Any]:
 LINEAR: dict[str, Make] = {
     "add.Tensor": summation(1),
     "sub.Tensor": summation(-1),
-    "neg.default": elementwise(0),
+    "neg.default": negation,
     "alias.default": elementwise(0),
     "clone.default": elementwise(0),
     "detach.default": elementwise(0),
