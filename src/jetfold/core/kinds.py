@@ -137,13 +137,21 @@ class Elementwise:
         k, other = self.factors
         for j, rest in ((k, other), (other, k)):
             own = operand_axes(node.inputs[j], axes)
-            if along[j] and ask.varying(node.inputs[j], own) <= summed:  # a factor of weights
+            smaller = along[j] < along[rest] or not lets_sums_in(node.inputs[j])
+            if along[j] and smaller and ask.varying(node.inputs[j], own) <= summed:
+                # A factor of weights.
                 vector = ask.value(node.inputs[j], own)
                 if vector is None:
                     return None
-                weights = vector if weight is None else ask.product(vector, weight)
                 x = node.inputs[rest]
-                return _summed_operand(ask, x, operand_axes(x, axes), axes, summed, weights)
+                theirs = operand_axes(x, axes)
+                mixed = weight is not None and not {*weight.labels} & {*vector.labels}
+                if mixed:  # weights along both would pass less than those along the others
+                    kept = summed & frozenset(vector.labels)
+                    part = _summed_operand(ask, x, theirs, axes, summed - kept, weight)
+                    return None if part is None else ask.product(part, vector, kept)
+                weights = vector if weight is None else ask.product(vector, weight)
+                return _summed_operand(ask, x, theirs, axes, summed, weights)
         both = along.get(k, frozenset()) & along.get(other, frozenset())
         forms: dict[int, Labels] = {j: along.get(j, frozenset()) - both for j in self.factors}
         given: dict[int, Weight] = {k: None, other: None}
@@ -501,6 +509,8 @@ def lets_sums_in(x: Any) -> bool:
     """Whether a sum has somewhere to go beyond rearrangements."""
     while isinstance(x, Node) and isinstance(x.kind, Rearranged):
         x = x.inputs[0]
+    if isinstance(x, Node) and isinstance(x.kind, Along):
+        return any(lets_sums_in(x.inputs[k]) for k in x.kind.linear)
     if not isinstance(x, Node) or isinstance(x.kind, (Leaf, Opaque)):
         return False
     return not isinstance(x.kind, Elementwise) or bool(x.kind.linear or x.kind.factors)
@@ -540,6 +550,10 @@ class Along:
             return whole(ask, node, axes)
         if summed & acting:
             return Stop("it acts along the axis")
+        behind = [node.inputs[k] for k in self.linear]
+        larger = sum(prod(x.shape) for x in behind if isinstance(x, Node)) > prod(node.shape)
+        if larger and not node.flops and not lets_sums_in(node):
+            return Stop("it leaves out what the sum would have to add")
         shape = _without(axes, node.shape, summed)
         arrays = []
         for k, x in enumerate(node.inputs):

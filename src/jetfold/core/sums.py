@@ -19,7 +19,8 @@ plan and to count, on shapes alone (`Shapes`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -174,17 +175,44 @@ class Move:
     reasons: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def deep(count: int) -> Iterator[None]:
+    """Asking recurses as deep as a program is long."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 16 * count)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 class Engine:
     """One evaluation of a program."""
 
     def __init__(
-        self, arrays: Arrays, needed: frozenset[int] = frozenset(), factored: bool = False
+        self,
+        arrays: Arrays,
+        needed: frozenset[int] = frozenset(),
+        factored: bool = False,
+        forms: Mapping[int, Any] | None = None,
+        shared: Mapping[int, Any] | None = None,
     ) -> None:
         self.arrays = arrays
         self.needed = needed
         """The numbers of the nodes whose values are needed unsummed."""
         self.factored = factored
         """Whether factors that lack a summed axis leave the products that are summed over it."""
+        self.shared = shared or {}
+        """Per node that is asked for in several sums what they have in common, which is made once:
+        its labels (numbered) by axes, and those that are summed over."""
+        self.forms = forms or {}
+        """Per loop the forms of its results that will be asked for; see `loops`."""
+        self.forms_asked: dict[int, dict[Any, None]] = {}
+        self.results: dict[int, dict[Any, Array]] = {}
+        self.slots: Any = None
+        """What stands for the inputs of the body of a loop."""
+        self.weights_of: dict[int, list[int]] = {}
+        self.kept_alive: list[Array] = []
         self.asked: dict[int, dict[Any, None]] = {}
         """Per node the forms that were asked for."""
         self.moves: list[Move] = []
@@ -200,13 +228,9 @@ class Engine:
     # ---- what nodes are asked
 
     def run(self, nodes: Sequence[Node], outputs: Sequence[Any]) -> list[Array]:
-        """The whole values of the outputs. Asking recurses as deep as the program is long."""
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(limit, 1000 + 12 * len(nodes)))
-        try:
+        """The whole values of the outputs."""
+        with deep(len(nodes)):
             return [self.dense(x) for x in outputs]
-        finally:
-            sys.setrecursionlimit(limit)
 
     def dense(self, x: Any) -> Array:
         """The whole value of a node, or the constant itself."""
@@ -279,6 +303,10 @@ class Engine:
             elif summed and node.number in self.needed:
                 self._stop(node, "its value is needed unsummed too")
                 part = self.reduce(self.value(node, axes), summed, weight)
+            elif summed and self._shared(node, form):
+                common = frozenset(labels[k] for k in self.shared[node.number][1])
+                part = self.ask(node, axes, common, None)
+                part = self.reduce(part, summed - common, weight)
             else:
                 found = node.kind.compute(self, node, axes, summed, weight)
                 if isinstance(found, Stop):
@@ -292,6 +320,16 @@ class Engine:
             )
         found = self._memo[key]
         return None if found is None else Part(found[0], [labels[k] for k in found[1]])
+
+    def _shared(self, node: Node, form: Any) -> bool:
+        """Whether a form is a further sum of what the node's forms have in common."""
+        groups, summed, weighted = form
+        theirs, common = self.shared.get(node.number, (None, frozenset()))
+        return (
+            groups == theirs
+            and common < summed
+            and (weighted is None or not common & frozenset(weighted[1]))
+        )
 
     def varying(self, node: Any, axes: Axes) -> Labels:
         """Along which of the labels a node's value varies."""

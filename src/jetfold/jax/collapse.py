@@ -25,6 +25,7 @@ from ..core.kinds import (
     permuted,
     reshaped,
 )
+from ..core.loops import Body, Loop, Result, Slot, Step
 from ..core.sums import Kind, Label, Node, Part, aligned
 from .arrays import sum_rows
 from .interpreter import Operation
@@ -103,6 +104,41 @@ class JaxArrays:
     def broadcast(self, array: Any, shape: Sequence[int]) -> Any:
         """Axes of length one repeated."""
         return jnp.broadcast_to(array, shape)
+
+    def repeat(
+        self,
+        loop: Loop,
+        step: Step,
+        constants: Sequence[Any],
+        carried: Sequence[Any],
+        entries: Sequence[Any],
+        weights: Sequence[Any],
+    ) -> list[Any]:
+        """lax.scan."""
+
+        def body(carry: list[Any], each: list[Any]) -> tuple[list[Any], list[Any]]:
+            made = step(self, [*constants, *carry, *each], weights)
+            return made[: len(carry)], made[len(carry) :]
+
+        last, stacked = lax.scan(
+            body, list(carried), list(entries), length=loop.length, **loop.issue
+        )
+        return [*last, *stacked]
+
+    def choose(
+        self,
+        loop: Loop,
+        index: Any,
+        branches: Sequence[Step],
+        operands: Sequence[Any],
+        weights: Sequence[Any],
+    ) -> list[Any]:
+        """lax.switch."""
+
+        def branch(step: Step) -> Callable[..., list[Any]]:
+            return lambda *operands: step(self, operands, weights)
+
+        return list(lax.switch(index, [branch(step) for step in branches], *operands))
 
     def full(self, node: Node, shape: Sequence[int], value: float) -> Any:
         """One value everywhere, in the dtype of a node."""
@@ -351,10 +387,19 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "rema
 class Program:
     """A jaxpr as nodes, equal ones taken together."""
 
-    def __init__(self, closed: ClosedJaxpr, arguments: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        closed: ClosedJaxpr,
+        arguments: Sequence[Any] | None,
+        same: Sequence[int] | None = None,
+    ) -> None:
         self.nodes: list[Node] = []
         self._known: dict[Any, Any] = {}
-        inputs = [self._leaf(x, f"input {k}") for k, x in enumerate(arguments)]
+        if arguments is None:  # the body of a loop
+            slots = [self._slot(k, aval) for k, aval in enumerate(closed.in_avals)]
+            inputs = [slots[k] for k in same or range(len(slots))]
+        else:
+            inputs = [self._leaf(x, f"input {k}") for k, x in enumerate(arguments)]
         self.outputs = self._inline(closed.jaxpr, closed.consts, inputs)
 
     def _add(self, node: Node) -> Node:
@@ -371,6 +416,12 @@ class Program:
             node.options["array"] = array
             self._known[key] = self._add(node)
         return self._known[key]
+
+    def _slot(self, position: int, aval: Any) -> Node:
+        """An input of a body."""
+        node = Node(f"input {position}", (), aval.shape, aval.dtype, Slot(), lambda x: x)
+        node.options["slot"] = position
+        return self._add(node)
 
     def _scalar(self, value: Any) -> Node:
         """A number."""
@@ -422,7 +473,19 @@ class Program:
         operation = Operation(equation)
         name = equation.primitive.name
         avals = [v.aval for v in equation.outvars]
-        if operation.several or len(avals) != 1:
+        loop = _loop(equation, inputs)
+        if loop is not None:
+            whole = self._add(Node(name, tuple(inputs), (), None, Opaque(), operation))
+            whole.options = {"loop": loop[0], "first": int(loop[0].length is None)}
+            made: dict[int, Node] = {}
+            for k in loop[1]:
+                if k not in made:
+                    a = avals[k]
+                    made[k] = Node(name, (whole,), a.shape, a.dtype, Result(), operation)
+                    made[k].options["position"] = k
+                    self._add(made[k])
+            results = [made[k] for k in loop[1]]
+        elif operation.several or len(avals) != 1:
             whole = self._add(Node(name, tuple(inputs), (), None, Opaque(), operation))
             results = [
                 self._add(Node(name, (whole,), a.shape, a.dtype, _Item(k), lambda x, k=k: x[k]))
@@ -456,6 +519,44 @@ def _is_sum_of_rows(equation: Any) -> bool:
         return False
     info = equation.params["call_jaxpr"].jaxpr.debug_info
     return str(getattr(info, "func_src_info", "")).startswith("sum_by_halves at ")
+
+
+def _loop(equation: Any, inputs: Sequence[Node]) -> tuple[Loop, list[int]] | None:
+    """The loop of a scan, or the branches of a cond; and per result the first one that is equal.
+
+    Equal inputs are one input of the body: nested jvp carries the same tangent twice. Carries are
+    equal if they start and go on equal.
+    """
+    params, name = equation.params, equation.primitive.name
+    if equation.effects or name not in ("scan", "cond"):
+        return None
+    if name == "cond":
+        same = _first(inputs[1:])
+        made = [Program(closed, None, same) for closed in params["branches"]]
+        results = _first(list(zip(*(program.outputs for program in made), strict=True)))
+        return Loop([Body(x.nodes, x.outputs) for x in made], len(same), 0, None), results
+    constants, carried = params["num_consts"], params["num_carry"]
+    carries = _first(inputs[constants : constants + carried])
+    while True:
+        same = [
+            *_first(inputs[:constants]),
+            *(constants + k for k in carries),
+            *(constants + carried + k for k in _first(inputs[constants + carried :])),
+        ]
+        program = Program(params["jaxpr"], None, same)
+        found = _first(list(zip(carries, program.outputs[:carried], strict=True)))
+        if found == carries:
+            break
+        carries = found
+    stacked = [carried + k for k in _first(program.outputs[carried:])]
+    issue = {k: params[k] for k in ("reverse", "unroll")}
+    body = Body(program.nodes, program.outputs)
+    return Loop([body], constants, carried, params["length"], issue), [*carries, *stacked]
+
+
+def _first(items: Sequence[Any]) -> list[int]:
+    """Per item the position of the first one equal to it."""
+    return [next(j for j, other in enumerate(items) if other == item) for item in items]
 
 
 class _Item(Opaque):
