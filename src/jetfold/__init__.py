@@ -14,6 +14,7 @@ from .operators import (
     partials,
     weighted_laplacian,
 )
+from .randomized import randomize
 from .warn import JetfoldWarning, strict
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "jet",
     "laplacian",
     "partials",
+    "randomize",
     "strict",
     "weighted_laplacian",
 ]

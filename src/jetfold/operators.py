@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from numbers import Number as AnyNumber
 from typing import Any
 
 import numpy as np
 
+from . import sampling
+from .core import sampling as estimators
 from .core.polynomial import Polynomial
+from .core.sampling import Estimator
 from .frameworks import frontend_of
-from .transform import Request, coordinate_symbols, transform
+from .transform import Parts, Piece, Request, coordinate_symbols, transform
 
 Function = Callable[..., Any]
 
@@ -47,6 +50,8 @@ class Operator:
         argnums: another position, or several: their raveled coordinates are concatenated.
         batch_dims: the first axes of the point that index independent points.
         method: "minimal", "collapsed", "standard" or "nested".
+        chunk_size: evaluate the sum of directional derivatives that the operator is in pieces of
+            that many directions, one after the other: the same value, in the memory of one piece.
 
     Returns of a call: the function that evaluates the operator, with the arguments of f and a
     result of the shape of f's result.
@@ -108,8 +113,9 @@ class Operator:
         argnums: int | Sequence[int] = 0,
         batch_dims: int = 0,
         method: str = "minimal",
+        chunk_size: int | None = None,
     ) -> Function:
-        return transform(self._request, f, argnums, batch_dims, method)
+        return transform(self._request, f, argnums, batch_dims, method, chunk_size)
 
     # ---- arithmetic
 
@@ -320,8 +326,67 @@ def partials(shape: int | Sequence[int], names: str | Sequence[str] | None = Non
 
 # ------------------------------------------------------------------ named operators
 
-_LAPLACIAN = Request("laplacian", partial(coordinate_symbols, "laplacian"))
+
+def _squares_in_parts(n: int) -> Parts:
+    """The Laplacian cut into coordinates, without its polynomial."""
+    nothing = Request("laplacian", lambda n: (Polynomial(),))
+    return Parts(nothing, (Piece(0, 2, 1, np.arange(n)[:, None], np.ones((n, 1))),))
+
+
+_LAPLACIAN = Request("laplacian", partial(coordinate_symbols, "laplacian"), parts=_squares_in_parts)
 _BIHARMONIC = Request("biharmonic", partial(coordinate_symbols, "biharmonic"))
+
+
+@lru_cache(maxsize=256)
+def _estimated(
+    kind: str, samples: int, distribution: str | None, replace: bool, per_point: bool
+) -> Request:
+    """The Laplacian or the biharmonic, randomized."""
+    order = 2 if kind == "laplacian" else 4
+    distribution = distribution or ("rademacher" if order == 2 else "gaussian")
+
+    def estimator(n: int) -> Estimator:
+        if distribution != "coordinates":
+            return estimators.isotropic(order // 2, 1.0, n, samples, distribution)  # type: ignore[arg-type]
+        if order == 2:
+            return estimators.of_squares(n, samples, replace)
+        return estimators.from_terms(coordinate_symbols(kind, n), samples, replace)
+
+    def no_dearer(n: int, estimator: Estimator) -> bool:
+        exact = n + 2 if order == 2 else 2 * n + 2 + n * (n + 1) // 2
+        return exact <= estimator.vectors
+
+    exact = _LAPLACIAN if order == 2 else _BIHARMONIC
+    return sampling.estimated(exact, estimator, no_dearer, samples, per_point)
+
+
+def _named(
+    kind: str,
+    exact: Request,
+    f: Function,
+    argnums: int | Sequence[int],
+    batch_dims: int,
+    method: str,
+    chunk_size: int | None,
+    samples: int | None,
+    distribution: str | None,
+    replace: bool,
+    per_point: bool,
+) -> Function:
+    if samples is None:
+        _only_with_samples(distribution, replace, per_point)
+        return transform(exact, f, argnums, batch_dims, method, chunk_size)
+    sampling.check_options(samples, distribution, per_point, batch_dims)
+    request = _estimated(kind, samples, distribution, replace, per_point)
+    return transform(request, f, argnums, batch_dims, method, chunk_size)
+
+
+def _only_with_samples(distribution: str | None, replace: bool, per_point: bool) -> None:
+    if distribution is not None or replace or per_point:
+        raise TypeError(
+            "distribution=, replace= and per_point= belong to a randomized operator: give the "
+            "number of directions with samples="
+        )
 
 
 def laplacian(
@@ -330,6 +395,11 @@ def laplacian(
     argnums: int | Sequence[int] = 0,
     batch_dims: int = 0,
     method: str = "minimal",
+    chunk_size: int | None = None,
+    samples: int | None = None,
+    distribution: str | None = None,
+    replace: bool = False,
+    per_point: bool = False,
 ) -> Function:
     """The Laplacian Σ_i ∂²f/∂x_i², equivalent to the trace of `torch.func.hessian(f)(x)`.
 
@@ -338,19 +408,28 @@ def laplacian(
         argnums: the argument to differentiate, or several, their coordinates concatenated.
         batch_dims: how many leading axes index independent points.
         method: "minimal" and "collapsed" carry D+2 vectors, "standard" 1+2D, "nested" none.
+        chunk_size: evaluate that many directions at a time, one piece after the other: the same
+            value, in the memory of chunk_size+2 vectors. (Gradients: JAX recomputes the pieces;
+            PyTorch keeps what it saves for backward of all of them.)
+        samples: estimate it from that many random directions, S+2 vectors; see `randomize` for
+            `distribution` ("rademacher" if not given), `replace` and `per_point`.
 
     Returns:
-        a function with the arguments of f and results of the shape of f's.
+        a function with the arguments of f and results of the shape of f's; a randomized one also
+        takes the keyword `rng`, a `torch.Generator` or a JAX key.
 
     Raises:
-        TypeError: f is no function, the point is no floating-point array.
-        ValueError: unknown method, impossible batch_dims or argnums.
+        TypeError: f is no function, the point is no floating-point array, rng is no generator.
+        ValueError: unknown method, impossible batch_dims, argnums, chunk_size or samples.
 
     >>> import torch
     >>> laplacian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
     tensor(18.)
     """
-    return transform(_LAPLACIAN, f, argnums, batch_dims, method)
+    return _named(
+        "laplacian", _LAPLACIAN, f, argnums, batch_dims, method, chunk_size,
+        samples, distribution, replace, per_point,
+    )  # fmt: skip
 
 
 def biharmonic(
@@ -359,16 +438,25 @@ def biharmonic(
     argnums: int | Sequence[int] = 0,
     batch_dims: int = 0,
     method: str = "minimal",
+    chunk_size: int | None = None,
+    samples: int | None = None,
+    distribution: str | None = None,
+    replace: bool = False,
+    per_point: bool = False,
 ) -> Function:
     """The biharmonic Δ²f = Σ_ij ∂⁴f/∂x_i²∂x_j², equivalent to `laplacian(laplacian(f))`.
 
-    Arguments, results and errors are those of `laplacian`.
+    Arguments, results and errors are those of `laplacian`; random directions are Gaussian if not
+    said otherwise, and carry 3S+2 vectors.
 
     >>> import torch
     >>> biharmonic(lambda x: (x[0] * x[1]) ** 2)(torch.tensor([1.0, 2.0]))
     tensor(8.)
     """
-    return transform(_BIHARMONIC, f, argnums, batch_dims, method)
+    return _named(
+        "biharmonic", _BIHARMONIC, f, argnums, batch_dims, method, chunk_size,
+        samples, distribution, replace, per_point,
+    )  # fmt: skip
 
 
 def _sum_of_squares(n: int) -> tuple[Polynomial, ...]:
@@ -389,6 +477,11 @@ def weighted_laplacian(
     argnums: int | Sequence[int] = 0,
     batch_dims: int = 0,
     method: str = "minimal",
+    chunk_size: int | None = None,
+    samples: int | None = None,
+    distribution: str | None = None,
+    replace: bool = False,
+    per_point: bool = False,
 ) -> Function:
     """Tr(σσᵀ∇²f), or Tr(C∇²f) for any symmetric matrix C.
 
@@ -399,10 +492,13 @@ def weighted_laplacian(
         C: instead of sigma a symmetric matrix `Float[n, n]`, definite or not. A numpy array is
             split into its eigenvectors once (R = its rank); a framework's array may be trainable
             and is used as it is, with 2n directions.
-        argnums, batch_dims, method: as in `laplacian`.
+        argnums, batch_dims, method, chunk_size: as in `laplacian`.
+        samples, distribution, replace, per_point: as in `laplacian`; the random directions are σv
+            with v in R dimensions.
 
     Returns:
-        a function with the arguments of f and results of the shape of f's.
+        a function with the arguments of f and results of the shape of f's; a randomized one also
+        takes the keyword `rng`.
 
     >>> import numpy as np, torch
     >>> f = lambda x: x[0] ** 2 * x[1]
@@ -414,17 +510,39 @@ def weighted_laplacian(
     """
     if (sigma is None) == (C is None):
         raise TypeError("weighted_laplacian takes either sigma or C: Tr(σσᵀ∇²f) or Tr(C∇²f)")
-    if C is None:
-        request = Request("weighted_laplacian", _sum_of_squares, None, partial(_columns, sigma))
-    elif isinstance(C, np.ndarray):
-        return transform(_constant_matrix(C), f, argnums, batch_dims, method)
+    draw: sampling.Mixing | None = None
+    if samples is None:
+        _only_with_samples(distribution, replace, per_point)
     else:
-        request = Request("weighted_laplacian", _sum_of_pairs, None, partial(_matrix_pairs, C))
-    return transform(request, f, argnums, batch_dims, method)
+        sampling.check_options(samples, distribution, per_point, batch_dims)
+        draw = sampling.Mixing(samples, distribution or "rademacher", replace, per_point)
+    name = "weighted_laplacian"
+    random = draw is not None
+    if C is None:
+        given = partial(_columns, sigma, draw)
+        request = Request(name, _sum_of_squares, None, given, random)
+    elif not isinstance(C, np.ndarray):
+        given = partial(_matrix_pairs, C, draw)
+        request = Request(name, _sum_of_pairs, None, given, random, per_unit=2)
+    else:
+        request = _constant_matrix(C)
+        if samples is not None:
+            request = sampling.estimated_symbols(
+                request, samples, distribution or "rademacher", replace, per_point
+            )
+    return transform(request, f, argnums, batch_dims, method, chunk_size)
 
 
-def _columns(sigma: Any, frontend: Any, points: tuple[Any, ...], n: int, batch_dims: int) -> Any:
-    """The columns of σ as directions (R, *batch, n)."""
+def _columns(
+    sigma: Any,
+    draw: sampling.Mixing | None,
+    frontend: Any,
+    points: tuple[Any, ...],
+    n: int,
+    batch_dims: int,
+    rng: Any,
+) -> Any:
+    """The columns of σ, or random mixtures of them, as directions (R, *batch, n)."""
     array = frontend.asarray(sigma(*points) if callable(sigma) else sigma, points[0])
     batch = tuple(points[0].shape)[:batch_dims] if callable(sigma) else ()
     shape = tuple(array.shape)
@@ -435,16 +553,35 @@ def _columns(sigma: Any, frontend: Any, points: tuple[Any, ...], n: int, batch_d
             f"sigma must have shape {expected}, one row per coordinate and one column per "
             f"direction, got {shape}"
         )
-    return frontend.moveaxis(array, -1, 0)
+    columns = frontend.moveaxis(array, -1, 0)
+    if draw is None or not draw.saves(shape[-1], shape[-1], "weighted_laplacian"):
+        return columns
+    return draw.mix(frontend, rng, columns, points[0], batch_dims)
 
 
-def _matrix_pairs(C: Any, frontend: Any, points: tuple[Any, ...], n: int, _: int) -> Any:
-    """Tr(C∇²f) = Σ_i ∂_{e_i} ∂_{C e_i} f: the directions e_i and C e_i (C symmetrised)."""
+def _matrix_pairs(
+    C: Any,
+    draw: sampling.Mixing | None,
+    frontend: Any,
+    points: tuple[Any, ...],
+    n: int,
+    batch_dims: int,
+    rng: Any,
+) -> Any:
+    """Tr(C∇²f) = Σ_i ∂_{e_i} ∂_{C e_i} f: the directions e_i and C e_i (C symmetrised).
+
+    With any v_s instead of e_i whose Σ_s v_s v_sᵀ is the identity in the mean it is an estimate.
+    """
     array = frontend.asarray(C, points[0])
     if tuple(array.shape) != (n, n):
         raise ValueError(f"C must have shape ({n}, {n}), got {tuple(array.shape)}")
     symmetric = (array + frontend.moveaxis(array, 0, 1)) / 2
-    return frontend.concatenate_first([frontend.identity(n, points[0]), symmetric])
+    unit = frontend.identity(n, points[0])
+    if draw is not None and draw.saves(n, 2 * n, "weighted_laplacian"):
+        unit = draw.mix(frontend, rng, unit, points[0], batch_dims)
+        symmetric = frontend.einsum("s...i,ij->s...j", unit, symmetric)
+        return frontend.concatenate_first([unit, symmetric])
+    return frontend.concatenate_first([unit, symmetric])
 
 
 def _constant_matrix(C: np.ndarray) -> Request:

@@ -206,6 +206,40 @@ class Polynomial:
         return ("-" if text.startswith(" - ") else "") + text[3:]
 
 
+def quadratic_root(part: Polynomial) -> tuple[Number, Polynomial, int] | None:
+    """(c, q, m) with part = c·q^m for a quadratic form q, if there is one.
+
+    With x a variable whose pure power occurs, part / (c x^{2m}) = (1 + L/x + Q/x²)^m, and L and Q
+    follow from the terms with x^{2m−1} and x^{2m−2}.
+    """
+    degree = part.degree
+    if degree % 2 or not part.exact:
+        return None
+    power = degree // 2
+    x = next((m[0] for m in sorted(part.terms) if m[0] == m[-1]), None)
+    if x is None:
+        return None
+    c = part.terms[(x,) * degree]
+
+    def beside(rest: int) -> Polynomial:
+        """The terms with x to the power degree − rest, that power left out."""
+        return Polynomial(
+            {
+                tuple(v for v in m if v != x): value / c
+                for m, value in part.terms.items()
+                if m.count(x) == degree - rest
+            }
+        )
+
+    linear = beside(1) * Fraction(1, power)
+    quadratic = (beside(2) - linear * linear * Fraction(power * (power - 1), 2)) * Fraction(
+        1, power
+    )
+    variable = Polynomial.variable(x)
+    form = variable * variable + variable * linear + quadratic
+    return (c, form, power) if form**power * c == part else None
+
+
 def format_number(value: Number) -> str:
     """A coefficient for people: 3, 0.1, 1/3, 1.4142135623730951."""
     if isinstance(value, Fraction) and value.denominator != 1:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.jet import Jet
-from ..transform import path_algebra, plan, recipes
+from ..transform import chosen, parts, path_algebra, plan, recipes
 from . import table as table  # registers the rules
 from .double import float64, in_float64, to_numpy
 from .interpreter import interpret_closed
@@ -144,6 +144,118 @@ def concatenate_first(parts: Sequence[Any]) -> Any:
     return jnp.concatenate(list(parts), 0)
 
 
+# ------------------------------------------------------------------ in chunks
+
+
+def sparse_rows(coordinates: Any, components: Any, n: int, like: Any) -> Callable[[Any, int], Any]:
+    """(start, count) -> the directions from `start` on, as rows."""
+    dtype = jnp.result_type(like)
+    places, values = jnp.asarray(coordinates), jnp.asarray(components, dtype)
+
+    def rows(start: Any, count: int) -> Any:
+        where, what = (jax.lax.dynamic_slice_in_dim(x, start, count) for x in (places, values))
+        return jnp.zeros((count, n), dtype).at[jnp.arange(count)[:, None], where].add(what)
+
+    return rows
+
+
+def rows(grouped: Any, start: Any, count: int) -> Any:
+    """Entries along the second axis."""
+    return jax.lax.dynamic_slice_in_dim(grouped, start, count, 1)
+
+
+def add_up(step: Callable[[Any], Any], count: int, size: int) -> Any:
+    """Σ_k step(k·size), one after the other, also when it is differentiated."""
+    step = jax.checkpoint(step)
+
+    def further(total: Any, k: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, step(k * size)), None
+
+    return jax.lax.scan(further, step(0), jnp.arange(1, count))[0]
+
+
+# ------------------------------------------------------------------ at random
+
+
+def check_rng(rng: Any) -> None:
+    """Refuse what is no key."""
+    if rng is None:
+        raise TypeError(
+            "a randomized operator needs a JAX key: pass rng=jax.random.key(0), and another key "
+            "for another draw"
+        )
+    typed = isinstance(rng, jax.Array) and jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+    raw = isinstance(rng, (jax.Array, np.ndarray)) and rng.dtype == np.uint32 and rng.ndim == 1
+    if not raw and not (typed and rng.ndim == 0):
+        raise TypeError(f"rng must be one JAX key, made by jax.random.key(seed), got {rng!r}")
+
+
+def split(rng: Any, count: int) -> list[Any]:
+    """Independent keys."""
+    return [rng] if count == 1 else list(jax.random.split(rng, count)) if count else []
+
+
+def ones_like(x: Any) -> Any:
+    """Ones of the same shape and dtype."""
+    return jnp.ones_like(x)
+
+
+def normal(rng: Any, shape: Sequence[int], like: Any) -> Any:
+    """Standard normal numbers in the dtype of an array."""
+    return jax.random.normal(rng, tuple(shape), jnp.result_type(like))
+
+
+def signs(rng: Any, shape: Sequence[int], like: Any) -> Any:
+    """±1 with equal probability."""
+    return jax.random.rademacher(rng, tuple(shape), jnp.result_type(like))
+
+
+def indices(
+    rng: Any, count: int, probabilities: Any, shape: Sequence[int], replace: bool, like: Any
+) -> Any:
+    """Random integers below count; without replacement they differ along the first axis."""
+    samples, batch = shape[0], tuple(shape[1:])
+    if replace and probabilities is None:
+        return jax.random.randint(rng, tuple(shape), 0, count)
+    if replace:
+        return jax.random.choice(rng, count, tuple(shape), p=jnp.asarray(probabilities))
+    noise = jax.random.bits(rng, (*batch, count))
+    return jnp.moveaxis(jax.lax.top_k(noise, samples)[1], -1, 0)
+
+
+def orthonormal(noise: Any) -> Any:
+    """Rows that span what the rows of (…, rows, n) span, orthonormal."""
+    return jnp.linalg.qr(noise.mT)[0].mT
+
+
+def one_hot(values: Any, places: Any, n: int) -> Any:
+    """Vectors (…, n) with one entry."""
+    return values[..., None] * jax.nn.one_hot(places, n, dtype=values.dtype)
+
+
+def place(values: Any, places: Any, n: int) -> Any:
+    """The last axis of `values` at these coordinates of n."""
+    return jnp.zeros((*values.shape[:-1], n), values.dtype).at[..., np.asarray(places)].set(values)
+
+
+def look_up(table: Any, places: Any, like: Any) -> Any:
+    """table[places], of a constant table: integers stay, others take the dtype of an array."""
+    array = jnp.asarray(table)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(jnp.result_type(like))
+    return array[places]
+
+
+def broadcast(x: Any, shape: Sequence[int]) -> Any:
+    """Axes of length one repeated."""
+    return jnp.broadcast_to(x, tuple(shape))
+
+
+def einsum(spec: str, a: Any, b: Any) -> Any:
+    """A product of two arrays."""
+    return jnp.einsum(spec, a, b)
+
+
 # ------------------------------------------------------------------ for the nested baseline
 
 
@@ -213,11 +325,13 @@ __all__ = [
     "NewLevel",
     "asarray",
     "check_point",
+    "chosen",
     "float64",
     "in_float64",
     "is_array",
     "make_jet",
     "map_outputs",
+    "parts",
     "path_algebra",
     "plan",
     "read_out",

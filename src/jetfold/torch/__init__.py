@@ -167,6 +167,129 @@ def concatenate_first(parts: Sequence[Any]) -> Any:
     return torch.cat(list(parts), 0)
 
 
+# ------------------------------------------------------------------ in chunks
+
+
+@torch.compiler.assume_constant_result
+def chosen(request: Any, n: int) -> Any:
+    """The request that is evaluated for n coordinates; a constant to torch.compile."""
+    return transform.chosen(request, n)
+
+
+@torch.compiler.assume_constant_result
+def parts(request: Any, n: int) -> Any:
+    """What is cut into chunks; a constant to torch.compile."""
+    return transform.parts(request, n)
+
+
+def sparse_rows(coordinates: Any, components: Any, n: int, like: Any) -> Callable[[int, int], Any]:
+    """(start, count) -> the directions from `start` on, as rows."""
+    places = torch.as_tensor(coordinates, device=like.device)
+    values = torch.as_tensor(components, device=like.device).to(like.dtype)
+
+    def rows(start: int, count: int) -> Any:
+        empty = torch.zeros((count, n), dtype=like.dtype, device=like.device)
+        return empty.scatter_add(1, places[start : start + count], values[start : start + count])
+
+    return rows
+
+
+def rows(grouped: Any, start: int, count: int) -> Any:
+    """Entries along the second axis."""
+    return grouped[:, start : start + count]
+
+
+def add_up(step: Callable[[int], Any], count: int, size: int) -> Any:
+    """Σ_k step(k·size)."""
+    total = step(0)
+    for k in range(1, count):
+        total = tree_map(torch.add, total, step(k * size))
+    return total
+
+
+# ------------------------------------------------------------------ at random
+
+
+def check_rng(rng: Any) -> None:
+    """Refuse what is no generator."""
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(
+            "rng must be a torch.Generator, or None for PyTorch's global state, got "
+            f"{type(rng).__name__}"
+        )
+
+
+def split(rng: Any, count: int) -> list[Any]:
+    """A generator goes on by itself."""
+    return [rng] * count
+
+
+def ones_like(x: Any) -> Any:
+    """Ones of the same shape and dtype."""
+    return torch.ones_like(x)
+
+
+def normal(rng: Any, shape: Sequence[int], like: Any) -> Any:
+    """Standard normal numbers in the dtype and on the device of an array."""
+    return torch.randn(tuple(shape), generator=rng, dtype=like.dtype, device=like.device)
+
+
+def signs(rng: Any, shape: Sequence[int], like: Any) -> Any:
+    """±1 with equal probability."""
+    bits = torch.randint(0, 2, tuple(shape), generator=rng, device=like.device)
+    return (2 * bits - 1).to(like.dtype)
+
+
+def indices(
+    rng: Any, count: int, probabilities: Any, shape: Sequence[int], replace: bool, like: Any
+) -> Any:
+    """Random integers below count; without replacement they differ along the first axis."""
+    samples, batch = shape[0], tuple(shape[1:])
+    if replace and probabilities is None:
+        return torch.randint(0, count, tuple(shape), generator=rng, device=like.device)
+    if replace:
+        # The inverse of the distribution function: torch.multinomial knows at most 2^24 outcomes.
+        ends = torch.as_tensor(probabilities.cumsum(), device=like.device)
+        drawn = torch.rand(tuple(shape), generator=rng, dtype=ends.dtype, device=like.device)
+        return torch.searchsorted(ends, drawn).clamp(max=count - 1)
+    noise = torch.rand((*batch, count), generator=rng, dtype=torch.float64, device=like.device)
+    return torch.movedim(noise.topk(samples, -1).indices, -1, 0)
+
+
+def orthonormal(noise: Any) -> Any:
+    """Rows that span what the rows of (…, rows, n) span, orthonormal."""
+    return torch.linalg.qr(noise.mT)[0].mT
+
+
+def one_hot(values: Any, places: Any, n: int) -> Any:
+    """Vectors (…, n) with one entry."""
+    empty = torch.zeros((*places.shape, n), dtype=values.dtype, device=values.device)
+    return empty.scatter(-1, places[..., None], values[..., None])
+
+
+def place(values: Any, places: Any, n: int) -> Any:
+    """The last axis of `values` at these coordinates of n."""
+    empty = torch.zeros((*values.shape[:-1], n), dtype=values.dtype, device=values.device)
+    where = torch.as_tensor(places, device=values.device)
+    return empty.index_copy(-1, where, values)
+
+
+def look_up(table: Any, places: Any, like: Any) -> Any:
+    """table[places], of a constant table: integers stay, others take the dtype of an array."""
+    found = torch.as_tensor(table, device=like.device)[places]
+    return found.to(like.dtype) if found.is_floating_point() else found
+
+
+def broadcast(x: Any, shape: Sequence[int]) -> Any:
+    """Axes of length one repeated."""
+    return x.expand(tuple(shape))
+
+
+def einsum(spec: str, a: Any, b: Any) -> Any:
+    """A product of two arrays."""
+    return torch.einsum(spec, a, b)
+
+
 # ------------------------------------------------------------------ for the nested baseline
 
 

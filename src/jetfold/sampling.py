@@ -1,0 +1,247 @@
+"""Randomized operators: which estimator, and how its directions are drawn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .core import sampling
+from .core.directions import Direction, scheme
+from .core.polynomial import Polynomial
+from .core.sampling import DISTRIBUTIONS, Estimator, Fixed, Isotropic
+from .transform import Request
+from .warn import JetfoldWarning
+
+_LARGE = 20_000  # terms up to which the exact operator's algebra is built to count its vectors
+
+
+def check_options(samples: Any, distribution: Any, per_point: Any, batch_dims: int) -> None:
+    """Refuse impossible keywords."""
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise ValueError(f"samples must be a positive integer, got {samples!r}")
+    if distribution is not None and distribution not in DISTRIBUTIONS:
+        raise ValueError(
+            f"distribution must be one of {', '.join(DISTRIBUTIONS)}; got {distribution!r}"
+        )
+    if per_point and not batch_dims:
+        raise ValueError(
+            "per_point=True draws for every point of a batch, and needs batch_dims=; under vmap, "
+            "map over split keys (or use torch.func.vmap's randomness='different') instead"
+        )
+
+
+def estimated(
+    exact: Request,
+    estimator_of: Callable[[int], Estimator],
+    carried: Callable[[int, Estimator], bool],
+    samples: int,
+    per_point: bool,
+) -> Request:
+    """A request whose value is a draw of an estimator, or exact where that is as cheap.
+
+    Args:
+        exact: the operator.
+        estimator_of: from the number of coordinates to the estimator.
+        carried: (coordinates, estimator) -> whether the exact operator carries no more vectors.
+    """
+
+    def choose(n: int) -> Request:
+        estimator = estimator_of(n)
+        if not estimator.random or carried(n, estimator):
+            tell(exact.name, samples)
+            return exact
+        symbols = estimator.symbols
+        return Request(
+            exact.name,
+            lambda rows: symbols,
+            exact.assemble,
+            partial(draw, estimator, per_point),
+        )
+
+    return Request(exact.name, exact.symbols, exact.assemble, random=True, choose=choose)
+
+
+def tell(name: str, samples: int) -> None:
+    """Say that nothing is random."""
+    warnings.warn(
+        f"{name}: {samples} samples carry no fewer vectors than the exact operator, which is "
+        "evaluated instead (no variance, and no dearer)",
+        JetfoldWarning,
+        stacklevel=2,
+    )
+
+
+def draw(
+    estimator: Estimator,
+    per_point: bool,
+    frontend: Any,
+    points: tuple[Any, ...],
+    n: int,
+    batch_dims: int,
+    rng: Any,
+) -> Any:
+    """Directions (R, n), or with per_point (R, *batch, n)."""
+    frontend.check_rng(rng)
+    point = points[0]
+    batch = tuple(point.shape[:batch_dims]) if per_point else ()
+    random = [d for d in estimator.draws if not isinstance(d, Fixed)]
+    keys = iter(frontend.split(rng, len(random)))
+    blocks = []
+    for source in estimator.draws:
+        if isinstance(source, Fixed):
+            rows = frontend.asarray(_matrix(source.directions, n), point)
+            shape = (rows.shape[0], *(1 for _ in batch), n)
+            blocks.append(frontend.broadcast(rows.reshape(shape), (rows.shape[0], *batch, n)))
+        elif isinstance(source, Isotropic):
+            dimension = n if source.factor is None else len(source.factor)
+            z = noise(
+                frontend, next(keys), source.distribution, source.samples, batch, dimension, point
+            )
+            blocks.append(_in_coordinates(frontend, z, source.factor, n, point))
+        else:
+            blocks.append(_terms(frontend, next(keys), source, batch, n, point))
+    return blocks[0] if len(blocks) == 1 else frontend.concatenate_first(blocks)
+
+
+def noise(
+    frontend: Any,
+    rng: Any,
+    distribution: str,
+    samples: int,
+    batch: Sequence[int],
+    dimension: int,
+    point: Any,
+) -> Any:
+    """(samples, *batch, dimension) of mean 0 and variance 1."""
+    if distribution == "rademacher":
+        return frontend.signs(rng, (samples, *batch, dimension), point)
+    if distribution == "gaussian":
+        return frontend.normal(rng, (samples, *batch, dimension), point)
+    found, left = [], samples
+    for key in frontend.split(rng, -(-samples // dimension)):
+        count = min(left, dimension)
+        found.append(
+            frontend.moveaxis(
+                frontend.orthonormal(frontend.normal(key, (*batch, count, dimension), point)), -2, 0
+            )
+            * dimension**0.5
+        )
+        left -= count
+    return found[0] if len(found) == 1 else frontend.concatenate_first(found)
+
+
+def _matrix(directions: Sequence[Direction], n: int) -> np.ndarray:
+    rows = np.zeros((len(directions), n))
+    for r, direction in enumerate(directions):
+        for i, c in direction:
+            rows[r, i] = float(c)
+    return rows
+
+
+def _in_coordinates(
+    frontend: Any, z: Any, factor: tuple[Direction, ...] | None, n: int, point: Any
+) -> Any:
+    """Σ_r z_r d_r."""
+    if factor is None:
+        return z
+    if any(len(direction) > 1 for direction in factor):
+        return frontend.einsum("s...r,rn->s...n", z, frontend.asarray(_matrix(factor, n), point))
+    scale = frontend.asarray(np.array([float(c) for ((_, c),) in factor]), point)
+    return frontend.place(z * scale, [i for ((i, _),) in factor], n)
+
+
+def _terms(
+    frontend: Any, rng: Any, source: sampling.Terms, batch: Sequence[int], n: int, point: Any
+) -> Any:
+    """One row per sample and factor."""
+    total, factors = source.coordinates.shape
+    which = frontend.indices(
+        rng, total, source.probabilities, (source.samples, *batch), source.replace, point
+    )
+    scale = frontend.look_up(source.scale, which, point)
+    rows = []
+    for k in range(factors):
+        places = frontend.look_up(source.coordinates[:, k], which, point)
+        values = scale if k == 0 else frontend.ones_like(scale)
+        rows.append(frontend.one_hot(values, places, n))
+    if factors == 1:
+        return rows[0]
+    stacked = frontend.moveaxis(frontend.stack(rows), 0, 1)
+    return stacked.reshape((source.samples * factors, *batch, n))
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Random mixtures v_s of directions d_r, with Σ_s v_s v_sᵀ = Σ_r d_r d_rᵀ in the mean."""
+
+    samples: int
+    distribution: str
+    replace: bool
+    per_point: bool
+
+    def saves(self, directions: int, variables: int, name: str) -> bool:
+        """Whether fewer vectors are carried than with all directions."""
+        if self.samples * (variables // directions) < variables:
+            return True
+        tell(name, self.samples)
+        return False
+
+    def mix(self, frontend: Any, rng: Any, directions: Any, point: Any, batch_dims: int) -> Any:
+        """(R, *batch, n) or (R, n) -> (S, *batch, n) or (S, n)."""
+        frontend.check_rng(rng)
+        count, own = directions.shape[0], len(directions.shape) > 2
+        batch = tuple(point.shape[:batch_dims]) if self.per_point else ()
+        if self.distribution == "coordinates":
+            everything = np.arange(count)[:, None]
+            terms = sampling.terms(everything, np.ones(count), 2, self.samples, self.replace)
+            z = _terms(frontend, rng, terms, batch, count, point)
+        else:
+            z = noise(frontend, rng, self.distribution, self.samples, batch, count, point)
+            z = z / self.samples**0.5
+        left, right = "..." if batch else "", "..." if own else ""
+        joined = left or right
+        return frontend.einsum(f"s{left}r,r{right}n->s{joined}n", z, directions)
+
+
+def estimated_symbols(
+    exact: Request, samples: int, distribution: str | None, replace: bool, per_point: bool
+) -> Request:
+    """A request of polynomials in the coordinates, randomized."""
+
+    def estimator(n: int) -> Estimator:
+        return of_symbols(exact.symbols(n), samples, distribution, replace)
+
+    def no_dearer(n: int, estimator: Estimator) -> bool:
+        return exact_is_cheaper(exact.symbols(n), estimator)
+
+    return estimated(exact, estimator, no_dearer, samples, per_point)
+
+
+def of_symbols(
+    symbols: tuple[Polynomial, ...], samples: int, distribution: str | None, replace: bool
+) -> Estimator:
+    """The estimator of polynomials; the default distribution is the one that fits."""
+    if distribution == "coordinates":
+        return sampling.from_terms(symbols, samples, replace)
+    if distribution is not None:
+        return sampling.from_directions(symbols, samples, distribution)  # type: ignore[arg-type]
+    order = max(symbol.degree for symbol in symbols)
+    try:
+        return sampling.from_directions(
+            symbols, samples, "rademacher" if order <= 2 else "gaussian"
+        )
+    except ValueError:
+        return sampling.from_terms(symbols, samples, replace)
+
+
+def exact_is_cheaper(symbols: tuple[Polynomial, ...], estimator: Estimator) -> bool:
+    """Whether the exact operator carries no more vectors; counted only where that is quick."""
+    used = {v for symbol in symbols for v in symbol.variables}
+    if estimator.vectors < len(used) + 1 or sum(len(s.terms) for s in symbols) > _LARGE:
+        return False
+    return scheme(symbols, "minimal").algebra.vectors <= estimator.vectors
