@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from .core import sampling
-from .core.directions import Direction, scheme
+from .core.directions import scheme
 from .core.polynomial import Polynomial
-from .core.sampling import DISTRIBUTIONS, Estimator, Fixed, Isotropic
+from .core.sampling import DISTRIBUTIONS, Estimator, Source, Sources
 from .transform import Request
 from .warn import JetfoldWarning
 
@@ -38,7 +36,7 @@ def check_options(samples: Any, distribution: Any, per_point: Any, batch_dims: i
 def estimated(
     exact: Request,
     estimator_of: Callable[[int], Estimator],
-    carried: Callable[[int, Estimator], bool],
+    no_dearer: Callable[[int, Estimator], bool],
     samples: int,
     per_point: bool,
 ) -> Request:
@@ -47,23 +45,26 @@ def estimated(
     Args:
         exact: the operator.
         estimator_of: from the number of coordinates to the estimator.
-        carried: (coordinates, estimator) -> whether the exact operator carries no more vectors.
+        no_dearer: (coordinates, estimator) -> whether the exact operator carries no more vectors;
+            it is evaluated instead by the method "minimal" (the others do what they are told).
     """
 
-    def choose(n: int) -> Request:
-        estimator = estimator_of(n)
-        if not estimator.random or carried(n, estimator):
+    def estimator(n: int, method: str) -> Estimator | None:
+        made = estimator_of(n)
+        if not made.random or (method == "minimal" and no_dearer(n, made)):
             tell(exact.name, samples)
-            return exact
-        symbols = estimator.symbols
-        return Request(
-            exact.name,
-            lambda rows: symbols,
-            exact.assemble,
-            partial(draw, estimator, per_point),
-        )
+            return None
+        return made
 
-    return Request(exact.name, exact.symbols, exact.assemble, random=True, choose=choose)
+    return Request(
+        exact.name,
+        exact.symbols,
+        exact.assemble,
+        partial(draw, per_point),
+        random=True,
+        estimator=estimator,
+        exact=exact,
+    )
 
 
 def tell(name: str, samples: int) -> None:
@@ -77,34 +78,39 @@ def tell(name: str, samples: int) -> None:
 
 
 def draw(
-    estimator: Estimator,
     per_point: bool,
+    sources: Sources,
     frontend: Any,
-    points: tuple[Any, ...],
+    point: Any,
     n: int,
     batch_dims: int,
     rng: Any,
 ) -> Any:
     """Directions (R, n), or with per_point (R, *batch, n)."""
     frontend.check_rng(rng)
-    point = points[0]
     batch = tuple(point.shape[:batch_dims]) if per_point else ()
-    random = [d for d in estimator.draws if not isinstance(d, Fixed)]
-    keys = iter(frontend.split(rng, len(random)))
-    blocks = []
-    for source in estimator.draws:
-        if isinstance(source, Fixed):
-            rows = frontend.asarray(_matrix(source.directions, n), point)
-            shape = (rows.shape[0], *(1 for _ in batch), n)
-            blocks.append(frontend.broadcast(rows.reshape(shape), (rows.shape[0], *batch, n)))
-        elif isinstance(source, Isotropic):
-            dimension = n if source.factor is None else len(source.factor)
+    keys = frontend.split(rng, sources.random)
+    blocks, used = [], 0
+    for source in sources.draws:
+        if source.kind == "fixed":
+            rows = frontend.constant(source.fixed, point)
+            shape = (source.rows, *((1,) * len(batch)), n)
+            blocks.append(frontend.broadcast(rows.reshape(shape), (source.rows, *batch, n)))
+            continue
+        key, used = keys[used], used + 1
+        if source.kind == "isotropic":
             z = noise(
-                frontend, next(keys), source.distribution, source.samples, batch, dimension, point
+                frontend, key, source.distribution, source.samples, batch, source.dimension, point
             )
-            blocks.append(_in_coordinates(frontend, z, source.factor, n, point))
+            if source.layout == "matrix":
+                rows = frontend.constant(source.factor, point)
+                z = frontend.einsum("s...r,rn->s...n", z, rows)
+            elif source.layout == "some":
+                scale = frontend.constant(source.scales, point)
+                z = frontend.place(z * scale, source.places, n)
+            blocks.append(z)
         else:
-            blocks.append(_terms(frontend, next(keys), source, batch, n, point))
+            blocks.append(_terms(frontend, key, source, batch, n, point))
     return blocks[0] if len(blocks) == 1 else frontend.concatenate_first(blocks)
 
 
@@ -135,44 +141,33 @@ def noise(
     return found[0] if len(found) == 1 else frontend.concatenate_first(found)
 
 
-def _matrix(directions: Sequence[Direction], n: int) -> np.ndarray:
-    rows = np.zeros((len(directions), n))
-    for r, direction in enumerate(directions):
-        for i, c in direction:
-            rows[r, i] = float(c)
-    return rows
-
-
-def _in_coordinates(
-    frontend: Any, z: Any, factor: tuple[Direction, ...] | None, n: int, point: Any
-) -> Any:
-    """Σ_r z_r d_r."""
-    if factor is None:
-        return z
-    if any(len(direction) > 1 for direction in factor):
-        return frontend.einsum("s...r,rn->s...n", z, frontend.asarray(_matrix(factor, n), point))
-    scale = frontend.asarray(np.array([float(c) for ((_, c),) in factor]), point)
-    return frontend.place(z * scale, [i for ((i, _),) in factor], n)
-
-
 def _terms(
-    frontend: Any, rng: Any, source: sampling.Terms, batch: Sequence[int], n: int, point: Any
+    frontend: Any,
+    rng: Any,
+    source: Source,
+    batch: Sequence[int],
+    n: int,
+    point: Any,
 ) -> Any:
     """One row per sample and factor."""
-    total, factors = source.coordinates.shape
-    which = frontend.indices(
-        rng, total, source.probabilities, (source.samples, *batch), source.replace, point
-    )
-    scale = frontend.look_up(source.scale, which, point)
-    rows = []
-    for k in range(factors):
-        places = frontend.look_up(source.coordinates[:, k], which, point)
-        values = scale if k == 0 else frontend.ones_like(scale)
-        rows.append(frontend.one_hot(values, places, n))
-    if factors == 1:
-        return rows[0]
+    shape = (source.samples, *batch)
+    if source.weighted:
+        which = frontend.weighted_indices(rng, source.ends, shape, point)
+    else:
+        which = frontend.indices(rng, source.total, shape, source.replace, point)
+    if source.scale is None:
+        scale = frontend.constant(source.scales, point)[which]
+    else:
+        scale = frontend.full(shape, source.scale, point)
+    if source.layout == "all":
+        return frontend.one_hot(scale, which, n)
+    places = frontend.integers(source.places, point)[which]
+    ones = frontend.full(shape, 1.0, point)
+    rows = [
+        frontend.one_hot(ones if k else scale, places[..., k], n) for k in range(source.factors)
+    ]
     stacked = frontend.moveaxis(frontend.stack(rows), 0, 1)
-    return stacked.reshape((source.samples * factors, *batch, n))
+    return stacked.reshape((source.samples * source.factors, *batch, n))
 
 
 @dataclass(frozen=True)
@@ -197,9 +192,9 @@ class Mixing:
         count, own = directions.shape[0], len(directions.shape) > 2
         batch = tuple(point.shape[:batch_dims]) if self.per_point else ()
         if self.distribution == "coordinates":
-            everything = np.arange(count)[:, None]
-            terms = sampling.terms(everything, np.ones(count), 2, self.samples, self.replace)
-            z = _terms(frontend, rng, terms, batch, count, point)
+            which = frontend.indices(rng, count, (self.samples, *batch), self.replace, point)
+            scale = (count / self.samples) ** 0.5
+            z = frontend.one_hot(frontend.full((self.samples, *batch), scale, point), which, count)
         else:
             z = noise(frontend, rng, self.distribution, self.samples, batch, count, point)
             z = z / self.samples**0.5

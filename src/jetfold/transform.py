@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial, wraps
 from math import prod
@@ -15,6 +15,7 @@ from . import nested
 from .core import directions
 from .core.algebra import JetAlgebra, jet_algebra
 from .core.polynomial import Polynomial
+from .core.sampling import Estimator, Sources
 from .frameworks import frontend_of
 
 METHODS = ("minimal", "collapsed", "standard", "nested")
@@ -34,16 +35,20 @@ class Request:
         directions: (frontend, points, n, batch_dims, rng) -> the directions as an array (R, n) or
             (R, *batch, n); None for the coordinates themselves.
         random: whether the call takes a keyword rng, which goes to `directions`.
-        choose: from the number of coordinates to the request that is evaluated instead.
+        estimator: (number of coordinates, method) -> random directions and polynomials in them, or
+            None where the exact request is evaluated. The directions then come from
+            (sources, frontend, point, n, batch_dims, rng); see `sampling.draw`.
+        exact: the request that is estimated.
         parts: what is cut into chunks; see `chunks`. With directions it is their number per unit.
     """
 
     name: str
     symbols: Callable[[int], tuple[Polynomial, ...]]
     assemble: Callable[[list[Any], tuple[Any, ...]], Any] | None = None
-    directions: Callable[[Any, tuple[Any, ...], int, int, Any], Any] | None = None
+    directions: Callable[..., Any] | None = None
     random: bool = False
-    choose: Callable[[int], Request] | None = None
+    estimator: Callable[[int, str], Estimator | None] | None = None
+    exact: Request | None = None
     parts: Callable[[int], Parts] | None = None
     per_unit: int = 1
     plans: dict[Any, Any] = field(default_factory=dict)
@@ -77,9 +82,18 @@ def plan(request: Request, variables: int, method: str) -> Plan:
     """The plan of a request; cached, because it depends on nothing that changes."""
     key = (variables, method)
     if key not in request.plans:
-        scheme = directions.scheme(request.symbols(variables), method)
-        request.plans[key] = Plan(scheme, variables)
+        symbols, rows = _symbols(request, variables, method)
+        request.plans[key] = Plan(directions.scheme(symbols, method), rows)
     return request.plans[key]
+
+
+def _symbols(request: Request, variables: int, method: str) -> tuple[tuple[Polynomial, ...], int]:
+    """The symbols, and in how many variables: those of an estimator are its directions."""
+    if request.estimator is None:
+        return request.symbols(variables), variables
+    found = estimator(request, variables, method)
+    assert found is not None
+    return found.symbols, sum(draw.rows for draw in found.draws)
 
 
 class Recipes:
@@ -93,8 +107,28 @@ def recipes(request: Request, variables: int) -> Recipes:
     """The recipes of a request; cached like its plans."""
     key = (variables, "nested")
     if key not in request.plans:
-        request.plans[key] = Recipes(request.symbols(variables))
+        request.plans[key] = Recipes(_symbols(request, variables, "nested")[0])
     return request.plans[key]
+
+
+def estimator(request: Request, n: int, method: str) -> Estimator | None:
+    """The estimator for n coordinates, None where the exact request is evaluated; cached."""
+    assert request.estimator is not None
+    key = ("estimator", n, method)
+    if key not in request.plans:
+        request.plans[key] = request.estimator(n, method)
+    found: Estimator | None = request.plans[key]
+    return found
+
+
+def sources(request: Request, n: int, method: str) -> Sources | None:
+    """How the directions of the estimator are drawn; cached."""
+    key = ("sources", n, method)
+    if key not in request.plans:
+        found = estimator(request, n, method)
+        request.plans[key] = None if found is None else Sources(found, n)
+    made: Sources | None = request.plans[key]
+    return made
 
 
 def transform(
@@ -150,17 +184,8 @@ def transform(
             return function(*filled, **kwargs)
 
         n = sum(counts)
-        asked = request if request.choose is None else frontend.chosen(request, n)
-        vectors = None
-        if asked.directions is not None:
-            vectors = asked.directions(frontend, points, n, batch_dims, rng)
         call = Call(frontend, of_points, points, counts, batch_dims, method)
-        if chunk_size is None:
-            results = call.evaluate(asked, vectors)
-        elif vectors is None:
-            results = call.in_chunks(asked, chunk_size)
-        else:
-            results = call.directions_in_chunks(asked, vectors, chunk_size)
+        results = call.results(request, n, rng, chunk_size)
         return results[0] if request.assemble is None else request.assemble(results, points)
 
     try:
@@ -169,28 +194,39 @@ def transform(
         return transformed
 
 
-@dataclass(frozen=True)
 class Piece:
-    """Σ_r ±(v_r·ξ)^power over many sparse directions.
+    """Σ_r ±(v_r·ξ)^power over many sparse directions; plain attributes for tracers.
 
     Attributes:
         symbol: to which of the symbols it belongs.
-        coordinates, components: (R, P), of the directions.
+        count: how many directions there are.
+        coordinates, components: per direction its entries, equally many; without any, direction r
+            is the unit vector of coordinate r.
     """
 
-    symbol: int
-    power: int
-    sign: int
-    coordinates: np.ndarray
-    components: np.ndarray
+    def __init__(
+        self, symbol: int, power: int, sign: int, entries: Sequence[Mapping[int, float]] | int
+    ) -> None:
+        self.symbol, self.power, self.sign = symbol, power, sign
+        self.coordinates: list[list[int]] = []
+        self.components: list[list[float]] = []
+        if isinstance(entries, int):
+            self.count = entries
+            return
+        self.count = len(entries)
+        width = max(map(len, entries))
+        for vector in entries:
+            rest = width - len(vector)
+            self.coordinates.append([*vector] + [0] * rest)
+            self.components.append([*vector.values()] + [0.0] * rest)
 
 
-@dataclass(frozen=True, eq=False)
 class Parts:
     """Symbols as what is cheap (order 0 and 1), and what is summed over directions."""
 
-    low: Request
-    pieces: tuple[Piece, ...]
+    def __init__(self, low: tuple[Polynomial, ...], pieces: Sequence[Piece]) -> None:
+        self.low = low
+        self.pieces = tuple(pieces)
 
 
 def parts_of(symbols: Sequence[Polynomial]) -> Parts:
@@ -202,32 +238,14 @@ def parts_of(symbols: Sequence[Polynomial]) -> Parts:
             part = symbol.part(degree)
             weighted = list(directions.powers(part)) if part else []
             for sign in (1, -1):
-                chosen = [(v, abs(float(w))) for v, w in weighted if (w > 0) == (sign > 0)]
-                width = max((len(v) for v, _ in chosen), default=0)
-                coordinates = np.zeros((len(chosen), width), dtype=np.int64)
-                components = np.zeros((len(chosen), width))
-                for r, (vector, weight) in enumerate(chosen):
-                    for p, (i, c) in enumerate(vector):
-                        coordinates[r, p] = i
-                        components[r, p] = float(c) * weight ** (1 / degree)
-                if chosen:
-                    pieces.append(Piece(j, degree, sign, coordinates, components))
-    return Parts(Request("the operator", lambda n: low), tuple(pieces))
-
-
-@lru_cache(maxsize=64)
-def power_sum(power: int, sign: int) -> Request:
-    """Σ_r ±ζ_r^power in as many directions as there are."""
-    return Request("the operator", lambda n: (Polynomial({(r,) * power: sign for r in range(n)}),))
-
-
-def chosen(request: Request, n: int) -> Request:
-    """The request that is evaluated for n coordinates."""
-    assert request.choose is not None
-    key = ("chosen", n)
-    if key not in request.plans:
-        request.plans[key] = request.choose(n)
-    return request.plans[key]
+                entries = [
+                    {i: float(c) * abs(float(w)) ** (1 / degree) for i, c in v}
+                    for v, w in weighted
+                    if (w > 0) == (sign > 0)
+                ]
+                if entries:
+                    pieces.append(Piece(j, degree, sign, entries))
+    return Parts(low, pieces)
 
 
 def parts(request: Request, n: int) -> Parts:
@@ -236,7 +254,29 @@ def parts(request: Request, n: int) -> Parts:
     if key not in request.plans:
         made = parts_of(request.symbols(n)) if request.parts is None else request.parts(n)
         request.plans[key] = made
-    return request.plans[key]
+    found: Parts = request.plans[key]
+    return found
+
+
+def low_plan(request: Request, n: int, method: str) -> Plan | Recipes:
+    """The plan of what is not cut into pieces; cached."""
+    key = ("low", n, method)
+    if key not in request.plans:
+        request.plans[key] = _plan_of(parts(request, n).low, n, method)
+    found: Plan | Recipes = request.plans[key]
+    return found
+
+
+@lru_cache(maxsize=256)
+def power_plan(power: int, sign: int, count: int, method: str) -> Plan | Recipes:
+    """The plan of Σ_r ±ζ_r^power in that many directions."""
+    return _plan_of((Polynomial({(r,) * power: sign for r in range(count)}),), count, method)
+
+
+def _plan_of(symbols: tuple[Polynomial, ...], variables: int, method: str) -> Plan | Recipes:
+    if method == "nested":
+        return Recipes(symbols)
+    return Plan(directions.scheme(symbols, method), variables)
 
 
 @dataclass(frozen=True)
@@ -250,52 +290,83 @@ class Call:
     batch_dims: int
     method: str
 
-    def evaluate(self, request: Request, vectors: Any) -> list[Any]:
-        """Every symbol of the request applied to the function."""
-        variables = sum(self.counts) if vectors is None else index(vectors.shape[0])
+    def results(self, request: Request, n: int, rng: Any, chunk_size: int | None) -> list[Any]:
+        """Every symbol of the request applied to the function, by the way that fits."""
+        frontend = self.frontend
+        if request.estimator is not None:
+            assert request.exact is not None and request.directions is not None
+            found = frontend.sources(request, n, self.method)
+            if found is None:
+                return self.results(request.exact, n, None, chunk_size)
+            vectors = request.directions(
+                found,
+                frontend,
+                self.points[0],
+                n,
+                self.batch_dims,
+                rng,
+            )
+            return self.evaluate(self.static(request, n), vectors)
+        if request.directions is not None:
+            vectors = request.directions(frontend, self.points, n, self.batch_dims, rng)
+            if chunk_size is not None:
+                return self.directions_in_chunks(request, vectors, chunk_size)
+            return self.evaluate(self.static(request, index(vectors.shape[0])), vectors)
+        if chunk_size is not None:
+            return self.in_chunks(request, n, chunk_size)
+        return self.evaluate(self.static(request, n), None)
+
+    def static(self, request: Request, variables: int) -> Any:
+        """The plan of a request by the method."""
+        if self.method == "nested":
+            return self.frontend.recipes(request, variables)
+        return self.frontend.plan(request, variables, self.method)
+
+    def evaluate(self, static: Any, vectors: Any) -> list[Any]:
+        """Every symbol of a plan applied to the function at once."""
         given = (self.function, self.points, self.counts, vectors, self.batch_dims)
         if self.method == "nested":
-            recipes = self.frontend.recipes(request, variables).of_symbol
-            return nested.evaluate(self.frontend, recipes, *given)
-        return propagate(self.frontend, self.frontend.plan(request, variables, self.method), *given)
+            return nested.evaluate(self.frontend, static.of_symbol, *given)
+        return propagate(self.frontend, static, *given)
 
-    def in_chunks(self, request: Request, size: int) -> list[Any]:
-        """The same, a few directions at a time, which are made when they are needed."""
-        n = sum(self.counts)
-        found = self.frontend.parts(request, n)
-        results = self.evaluate(found.low, None)
-        for piece in found.pieces:
-            rows = self.frontend.sparse_rows(piece.coordinates, piece.components, n, self.points[0])
-            total = self._sum(
-                power_sum(piece.power, piece.sign), rows, piece.coordinates.shape[0], size
-            )
-            results[piece.symbol] = self.frontend.map_two(
-                lambda a, b: a + b, results[piece.symbol], total[0]
-            )
+    def in_chunks(self, request: Request, n: int, size: int) -> list[Any]:
+        """A few directions at a time, which are made when they are needed."""
+        frontend, method = self.frontend, self.method
+        results = self.evaluate(frontend.low_plan(request, n, method), None)
+        for piece in frontend.parts(request, n).pieces:
+            rows = frontend.sparse_rows(piece.coordinates, piece.components, n, self.points[0])
+
+            def step(start: Any, count: int, piece: Any = piece, rows: Any = rows) -> list[Any]:
+                static = frontend.power_plan(piece.power, piece.sign, count, method)
+                return self.evaluate(static, rows(start, count))
+
+            (total,) = self._sum(step, piece.count, size)
+            results[piece.symbol] = frontend.map_two(_plus, results[piece.symbol], total)
         return results
 
     def directions_in_chunks(self, request: Request, vectors: Any, size: int) -> list[Any]:
-        """The same with directions that are there."""
+        """A few at a time of directions that are there."""
         groups, units = request.per_unit, vectors.shape[0] // request.per_unit
         grouped = vectors.reshape((groups, units, *vectors.shape[1:]))
 
-        def rows(start: Any, count: int) -> Any:
-            cut = self.frontend.rows(grouped, start, count)
-            return cut.reshape((groups * count, *vectors.shape[1:]))
-
-        return self._sum(request, rows, units, size)
-
-    def _sum(self, request: Request, rows: Any, units: int, size: int) -> list[Any]:
-        size = min(size, units)
-
         def step(start: Any, count: int) -> list[Any]:
-            return self.evaluate(request, rows(start, count))
+            cut = self.frontend.rows(grouped, start, count)
+            some = cut.reshape((groups * count, *vectors.shape[1:]))
+            return self.evaluate(self.static(request, groups * count), some)
 
+        return self._sum(step, units, size)
+
+    def _sum(self, step: Callable[[Any, int], list[Any]], units: int, size: int) -> list[Any]:
+        size = min(size, units)
         total = self.frontend.add_up(lambda start: step(start, size), units // size, size)
         if units % size:
             rest = step(units - units % size, units % size)
-            total = self.frontend.map_two(lambda a, b: a + b, total, rest)
-        return total
+            total = [self.frontend.map_two(_plus, a, b) for a, b in zip(total, rest, strict=True)]
+        return list(total)
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return a + b
 
 
 def propagate(

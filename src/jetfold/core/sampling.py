@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,23 +77,27 @@ class Terms:
     product counts with the weight of the draw.
 
     Attributes:
-        coordinates: (terms, factors), which coordinates.
+        total: how many terms there are.
+        factors: how many coordinates a term has.
+        coordinates: (total, factors), which; None: term i has coordinate i.
         probabilities: of the terms; None if all are equally likely.
-        scale: (terms,), of the first factor.
+        scale: (total,), of the first factor, or one number for all.
         samples: how many are drawn.
         replace: whether a term may be drawn twice.
     """
 
-    coordinates: np.ndarray
+    total: int
+    factors: int
+    coordinates: np.ndarray | None
     probabilities: np.ndarray | None
-    scale: np.ndarray
+    scale: np.ndarray | float
     samples: int
     replace: bool
 
     @property
     def rows(self) -> int:
         """How many directions it gives."""
-        return self.samples * self.coordinates.shape[1]
+        return self.samples * self.factors
 
 
 Draw = Fixed | Isotropic | Terms
@@ -166,6 +170,71 @@ _VARIANCE = {
     "rademacher": "2·Σ_{i≠j} A_ij²/S with A the Hessian in the directions' coordinates",
     "orthogonal": "(d − S)·2d/((d − 1)(d + 2)·S)·(‖A‖² − tr(A)²/d), A the Hessian in d dimensions",
 }
+
+
+class Source:
+    """A draw in plain attributes that a tracer can read, arrays as nested lists.
+
+    Attributes:
+        kind: "fixed", "isotropic" or "terms".
+        layout: how random numbers become directions: "all" coordinates, "some", or a "matrix".
+    """
+
+    def __init__(self, draw: Draw, n: int) -> None:
+        self.kind = type(draw).__name__.lower()
+        self.rows = draw.rows
+        self.distribution = ""
+        self.samples = self.dimension = self.total = self.factors = 0
+        self.layout = "all"
+        self.replace = self.weighted = False
+        self.scale: float | None = None
+        self.fixed: list[list[float]] = []
+        self.factor: list[list[float]] = []
+        self.places: list[Any] = []
+        self.scales: list[float] = []
+        self.ends: list[float] = []
+        if isinstance(draw, Fixed):
+            self.fixed = matrix(draw.directions, n).tolist()
+        elif isinstance(draw, Isotropic):
+            self.distribution, self.samples = draw.distribution, draw.samples
+            self.dimension = n if draw.factor is None else len(draw.factor)
+            if draw.factor is not None and all(len(d) == 1 for d in draw.factor):
+                self.layout = "some"
+                self.places = [i for ((i, _),) in draw.factor]
+                self.scales = [float(c) for ((_, c),) in draw.factor]
+            elif draw.factor is not None:
+                self.layout = "matrix"
+                self.factor = matrix(draw.factor, n).tolist()
+        else:
+            self.samples, self.replace = draw.samples, draw.replace
+            self.total, self.factors = draw.total, draw.factors
+            self.weighted = draw.probabilities is not None
+            if isinstance(draw.scale, float):
+                self.scale = draw.scale
+            else:
+                self.scales = draw.scale.tolist()
+            if draw.coordinates is not None:
+                self.layout = "some"
+                self.places = draw.coordinates.tolist()
+            if draw.probabilities is not None:
+                self.ends = draw.probabilities.cumsum().tolist()
+
+
+class Sources:
+    """The draws of an estimator."""
+
+    def __init__(self, estimator: Estimator, n: int) -> None:
+        self.draws = tuple(Source(draw, n) for draw in estimator.draws)
+        self.random = sum(source.kind != "fixed" for source in self.draws)
+
+
+def matrix(directions: Sequence[Direction], n: int) -> np.ndarray:
+    """Sparse vectors as rows."""
+    rows = np.zeros((len(directions), n))
+    for r, direction in enumerate(directions):
+        for i, c in direction:
+            rows[r, i] = float(c)
+    return rows
 
 
 def isotropic(
@@ -314,27 +383,34 @@ def from_terms(symbols: Sequence[Polynomial], samples: int, replace: bool) -> Es
 
 
 def terms(
-    coordinates: np.ndarray, weights: np.ndarray, power: int, samples: int, replace: bool
+    coordinates: np.ndarray | None,
+    weights: np.ndarray | int,
+    power: int,
+    samples: int,
+    replace: bool,
 ) -> Terms:
-    """A draw of terms with positive weights.
+    """A draw of terms with positive weights; a number of terms stands for as many ones.
 
     With replacement term j is drawn with probability q_j ∝ c_j and counts c_j/(S q_j); without
     replacement every set of S of the T terms is equally likely, and a term counts c_j·T/S.
     """
+    factors = 1 if coordinates is None else coordinates.shape[1]
+    if isinstance(weights, int):
+        scale = (weights / samples) ** (1 / power)
+        return Terms(weights, factors, coordinates, None, scale, samples, replace)
+    total = len(weights)
     if replace:
-        probabilities = weights / weights.sum()
         equal = bool((weights == weights[0]).all())
-        scale = np.full(len(weights), weights.sum() / samples)
-        return Terms(
-            coordinates, None if equal else probabilities, scale ** (1 / power), samples, True
-        )
-    scale = weights * (len(weights) / samples)
-    return Terms(coordinates, None, scale ** (1 / power), samples, False)
+        probabilities = None if equal else weights / weights.sum()
+        scale = float(weights.sum() / samples) ** (1 / power)
+        return Terms(total, factors, coordinates, probabilities, scale, samples, True)
+    scales = (weights * (total / samples)) ** (1 / power)
+    return Terms(total, factors, coordinates, None, scales, samples, False)
 
 
 def _drawn(builder: _Builder, draw: Terms, pattern: tuple[int, ...]) -> Polynomial:
     start, factors = builder.add(draw), len(pattern)
-    total, count = draw.coordinates.shape[0], draw.samples
+    total, count = draw.total, draw.samples
     if draw.replace:
         text = f"(Σ_j (c_j ∂_j f)²/q_j − (Σ_j c_j ∂_j f)²)/S over {total} terms, S = {count}"
     else:
@@ -355,8 +431,8 @@ def _drawn(builder: _Builder, draw: Terms, pattern: tuple[int, ...]) -> Polynomi
 def of_squares(dimension: int, samples: int, replace: bool) -> Estimator:
     """Of the Laplacian by its terms, without its polynomial: fit for very many coordinates."""
     builder = _Builder()
-    everything = np.arange(dimension)[:, None]
-    draw = terms(everything, np.ones(dimension), 2, min(samples, dimension), replace)
+    count = samples if replace else min(samples, dimension)
+    draw = terms(None, dimension, 2, count, replace)
     symbol = _drawn(builder, draw, (2,))
     return Estimator(tuple(builder.draws), (symbol,), tuple(builder.variance))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.jet import Jet
-from ..transform import chosen, parts, path_algebra, plan, recipes
+from ..transform import low_plan, parts, path_algebra, plan, power_plan, recipes, sources
 from . import table as table  # registers the rules
 from .double import float64, in_float64, to_numpy
 from .interpreter import interpret_closed
@@ -150,9 +150,12 @@ def concatenate_first(parts: Sequence[Any]) -> Any:
 def sparse_rows(coordinates: Any, components: Any, n: int, like: Any) -> Callable[[Any, int], Any]:
     """(start, count) -> the directions from `start` on, as rows."""
     dtype = jnp.result_type(like)
-    places, values = jnp.asarray(coordinates), jnp.asarray(components, dtype)
+    if coordinates:
+        places, values = jnp.asarray(np.asarray(coordinates)), constant(components, like)
 
     def rows(start: Any, count: int) -> Any:
+        if not coordinates:
+            return jax.nn.one_hot(start + jnp.arange(count), n, dtype=dtype)
         where, what = (jax.lax.dynamic_slice_in_dim(x, start, count) for x in (places, values))
         return jnp.zeros((count, n), dtype).at[jnp.arange(count)[:, None], where].add(what)
 
@@ -195,11 +198,6 @@ def split(rng: Any, count: int) -> list[Any]:
     return [rng] if count == 1 else list(jax.random.split(rng, count)) if count else []
 
 
-def ones_like(x: Any) -> Any:
-    """Ones of the same shape and dtype."""
-    return jnp.ones_like(x)
-
-
 def normal(rng: Any, shape: Sequence[int], like: Any) -> Any:
     """Standard normal numbers in the dtype of an array."""
     return jax.random.normal(rng, tuple(shape), jnp.result_type(like))
@@ -210,17 +208,34 @@ def signs(rng: Any, shape: Sequence[int], like: Any) -> Any:
     return jax.random.rademacher(rng, tuple(shape), jnp.result_type(like))
 
 
-def indices(
-    rng: Any, count: int, probabilities: Any, shape: Sequence[int], replace: bool, like: Any
-) -> Any:
+def indices(rng: Any, count: int, shape: Sequence[int], replace: bool, like: Any) -> Any:
     """Random integers below count; without replacement they differ along the first axis."""
-    samples, batch = shape[0], tuple(shape[1:])
-    if replace and probabilities is None:
-        return jax.random.randint(rng, tuple(shape), 0, count)
     if replace:
-        return jax.random.choice(rng, count, tuple(shape), p=jnp.asarray(probabilities))
-    noise = jax.random.bits(rng, (*batch, count))
-    return jnp.moveaxis(jax.lax.top_k(noise, samples)[1], -1, 0)
+        return jax.random.randint(rng, tuple(shape), 0, count)
+    noise = jax.random.bits(rng, (*shape[1:], count))
+    return jnp.moveaxis(jax.lax.top_k(noise, shape[0])[1], -1, 0)
+
+
+def weighted_indices(rng: Any, ends: Any, shape: Sequence[int], like: Any) -> Any:
+    """Random integers, from the sums of their probabilities."""
+    ends = jnp.asarray(np.asarray(ends))
+    drawn = jax.random.uniform(rng, tuple(shape), ends.dtype)
+    return jnp.minimum(jnp.searchsorted(ends, drawn * ends[-1]), ends.shape[0] - 1)
+
+
+def constant(values: Any, like: Any) -> Any:
+    """Nested lists as an array, in the dtype of another."""
+    return jnp.asarray(np.asarray(values), jnp.result_type(like))
+
+
+def integers(values: Any, like: Any) -> Any:
+    """Nested lists of indices as an array."""
+    return jnp.asarray(np.asarray(values))
+
+
+def full(shape: Sequence[int], value: float, like: Any) -> Any:
+    """One value everywhere, in the dtype of an array."""
+    return jnp.full(tuple(shape), value, jnp.result_type(like))
 
 
 def orthonormal(noise: Any) -> Any:
@@ -236,14 +251,6 @@ def one_hot(values: Any, places: Any, n: int) -> Any:
 def place(values: Any, places: Any, n: int) -> Any:
     """The last axis of `values` at these coordinates of n."""
     return jnp.zeros((*values.shape[:-1], n), values.dtype).at[..., np.asarray(places)].set(values)
-
-
-def look_up(table: Any, places: Any, like: Any) -> Any:
-    """table[places], of a constant table: integers stay, others take the dtype of an array."""
-    array = jnp.asarray(table)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(jnp.result_type(like))
-    return array[places]
 
 
 def broadcast(x: Any, shape: Sequence[int]) -> Any:
@@ -325,18 +332,20 @@ __all__ = [
     "NewLevel",
     "asarray",
     "check_point",
-    "chosen",
     "float64",
     "in_float64",
     "is_array",
+    "low_plan",
     "make_jet",
     "map_outputs",
     "parts",
     "path_algebra",
     "plan",
+    "power_plan",
     "read_out",
     "recipes",
     "run",
     "seed",
+    "sources",
     "to_numpy",
 ]

@@ -171,24 +171,34 @@ def concatenate_first(parts: Sequence[Any]) -> Any:
 
 
 @torch.compiler.assume_constant_result
-def chosen(request: Any, n: int) -> Any:
-    """The request that is evaluated for n coordinates; a constant to torch.compile."""
-    return transform.chosen(request, n)
-
-
-@torch.compiler.assume_constant_result
 def parts(request: Any, n: int) -> Any:
     """What is cut into chunks; a constant to torch.compile."""
     return transform.parts(request, n)
 
 
+@torch.compiler.assume_constant_result
+def low_plan(request: Any, n: int, method: str) -> Any:
+    """The scheme of what is not cut; a constant to torch.compile."""
+    return transform.low_plan(request, n, method)
+
+
+@torch.compiler.assume_constant_result
+def power_plan(power: int, sign: int, count: int, method: str) -> Any:
+    """The scheme of a sum of powers; a constant to torch.compile."""
+    return transform.power_plan(power, sign, count, method)
+
+
 def sparse_rows(coordinates: Any, components: Any, n: int, like: Any) -> Callable[[int, int], Any]:
     """(start, count) -> the directions from `start` on, as rows."""
-    places = torch.as_tensor(coordinates, device=like.device)
-    values = torch.as_tensor(components, device=like.device).to(like.dtype)
+    if coordinates:
+        places = torch.tensor(coordinates, device=like.device)
+        values = torch.tensor(components, dtype=like.dtype, device=like.device)
 
     def rows(start: int, count: int) -> Any:
         empty = torch.zeros((count, n), dtype=like.dtype, device=like.device)
+        if not coordinates:
+            where = torch.arange(start, start + count, device=like.device)
+            return empty.scatter(1, where[:, None], 1.0)
         return empty.scatter_add(1, places[start : start + count], values[start : start + count])
 
     return rows
@@ -224,11 +234,6 @@ def split(rng: Any, count: int) -> list[Any]:
     return [rng] * count
 
 
-def ones_like(x: Any) -> Any:
-    """Ones of the same shape and dtype."""
-    return torch.ones_like(x)
-
-
 def normal(rng: Any, shape: Sequence[int], like: Any) -> Any:
     """Standard normal numbers in the dtype and on the device of an array."""
     return torch.randn(tuple(shape), generator=rng, dtype=like.dtype, device=like.device)
@@ -240,20 +245,41 @@ def signs(rng: Any, shape: Sequence[int], like: Any) -> Any:
     return (2 * bits - 1).to(like.dtype)
 
 
-def indices(
-    rng: Any, count: int, probabilities: Any, shape: Sequence[int], replace: bool, like: Any
-) -> Any:
+@torch.compiler.assume_constant_result
+def sources(request: Any, n: int, method: str) -> Any:
+    """How directions are drawn; a constant to torch.compile."""
+    return transform.sources(request, n, method)
+
+
+def indices(rng: Any, count: int, shape: Sequence[int], replace: bool, like: Any) -> Any:
     """Random integers below count; without replacement they differ along the first axis."""
-    samples, batch = shape[0], tuple(shape[1:])
-    if replace and probabilities is None:
-        return torch.randint(0, count, tuple(shape), generator=rng, device=like.device)
     if replace:
-        # The inverse of the distribution function: torch.multinomial knows at most 2^24 outcomes.
-        ends = torch.as_tensor(probabilities.cumsum(), device=like.device)
-        drawn = torch.rand(tuple(shape), generator=rng, dtype=ends.dtype, device=like.device)
-        return torch.searchsorted(ends, drawn).clamp(max=count - 1)
-    noise = torch.rand((*batch, count), generator=rng, dtype=torch.float64, device=like.device)
-    return torch.movedim(noise.topk(samples, -1).indices, -1, 0)
+        return torch.randint(0, count, tuple(shape), generator=rng, device=like.device)
+    each = (*shape[1:], count)
+    noise = torch.rand(each, generator=rng, dtype=torch.float64, device=like.device)
+    return torch.movedim(noise.topk(shape[0], -1).indices, -1, 0)
+
+
+def weighted_indices(rng: Any, ends: Any, shape: Sequence[int], like: Any) -> Any:
+    """Random integers, from the sums of their probabilities."""
+    ends = torch.tensor(ends, dtype=torch.float64, device=like.device)
+    drawn = torch.rand(tuple(shape), generator=rng, dtype=ends.dtype, device=like.device)
+    return torch.searchsorted(ends, drawn * ends[-1]).clamp(max=ends.shape[0] - 1)
+
+
+def constant(values: Any, like: Any) -> Any:
+    """Nested lists as an array, in the dtype and on the device of another."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+
+def integers(values: Any, like: Any) -> Any:
+    """Nested lists of indices as an array on the device of another."""
+    return torch.tensor(values, device=like.device)
+
+
+def full(shape: Sequence[int], value: float, like: Any) -> Any:
+    """One value everywhere, in the dtype and on the device of an array."""
+    return torch.full(tuple(shape), value, dtype=like.dtype, device=like.device)
 
 
 def orthonormal(noise: Any) -> Any:
@@ -270,14 +296,7 @@ def one_hot(values: Any, places: Any, n: int) -> Any:
 def place(values: Any, places: Any, n: int) -> Any:
     """The last axis of `values` at these coordinates of n."""
     empty = torch.zeros((*values.shape[:-1], n), dtype=values.dtype, device=values.device)
-    where = torch.as_tensor(places, device=values.device)
-    return empty.index_copy(-1, where, values)
-
-
-def look_up(table: Any, places: Any, like: Any) -> Any:
-    """table[places], of a constant table: integers stay, others take the dtype of an array."""
-    found = torch.as_tensor(table, device=like.device)[places]
-    return found.to(like.dtype) if found.is_floating_point() else found
+    return empty.index_copy(-1, torch.tensor(places, device=values.device), values)
 
 
 def broadcast(x: Any, shape: Sequence[int]) -> Any:
