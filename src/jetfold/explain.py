@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from . import sampling
 from .collapse import explain_program
 from .core.directions import Direction, Scheme, scheme
 from .core.polynomial import Polynomial
 from .frameworks import frontend_of
 from .operators import Operator, biharmonic, derivatives, laplacian, weighted_laplacian
+from .randomized import Randomized
 from .transform import coordinate_symbols
 
 METHODS = ("minimal", "collapsed", "standard")
@@ -110,11 +112,112 @@ class Explanation:
         return _as_rich(self.title, self.sections())
 
 
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """What a randomized operator carries, and how its value varies. Prints as text.
+
+    Attributes:
+        operator: the operator, as one writes it.
+        samples: how many directions (or terms) are drawn.
+        exact: whether the exact operator is evaluated, because it carries no more vectors.
+        vectors: how many vectors are carried by the estimate; and by the exact operator, None where
+            that is too many to count.
+        formulas: the variance of every random part.
+        draws: how many values of a function were compared.
+        mean, deviation: of these values, in the structure that the function returns: numpy arrays.
+    """
+
+    operator: str
+    samples: int
+    exact: bool
+    vectors: tuple[int, int | None]
+    formulas: tuple[str, ...]
+    draws: int = 0
+    mean: Any = None
+    deviation: Any = None
+
+    def sections(self) -> Sections:
+        """What is printed."""
+        sampled, exact = self.vectors
+        rows = [("sampled", str(sampled)), ("exact", "many" if exact is None else str(exact))]
+        found: Sections = [("Vectors carried at every node", rows)]
+        if self.exact:
+            found.append(("Variance", [("", "none: the exact operator carries no more vectors")]))
+        else:
+            found.append(("Variance", [("", text) for text in self.formulas]))
+        if self.draws:
+            measured = [("mean", _numbers(self.mean)), ("deviation", _numbers(self.deviation))]
+            found.append((f"Values of {self.draws} draws", measured))
+        return found
+
+    @property
+    def title(self) -> str:
+        """The first line."""
+        return f"{_cut_sum(self.operator)}, {self.samples} sample{'s' * (self.samples != 1)}"
+
+    def __str__(self) -> str:
+        return _as_text(self.title, self.sections())
+
+    __repr__ = __str__
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        return _as_rich(self.title, self.sections())
+
+
+def _numbers(arrays: Sequence[np.ndarray]) -> str:
+    texts = [f"{x:.4g}" for array in arrays for x in np.ravel(array)]
+    return ", ".join(_cut(texts, 6))
+
+
+def explain_estimate(
+    operator: Randomized,
+    function: Callable[..., Any] | None = None,
+    *args: Any,
+    rng: Any = None,
+    draws: int = 100,
+    **options: Any,
+) -> Estimate:
+    """What a randomized operator carries and how it varies, for a function also in numbers."""
+    estimator = operator.estimator
+    symbols = operator.operator.symbols
+    countable = sampling.countable(symbols)
+    exact = scheme(symbols, "minimal").algebra.vectors if countable else None
+    found = Estimate(
+        operator=str(operator.operator),
+        samples=operator.samples,
+        exact=operator.exact,
+        vectors=(estimator.vectors, exact),
+        formulas=estimator.variance,
+    )
+    if function is None:
+        return found
+    if not args:
+        raise TypeError(
+            "explain(randomized, f, x, …) measures the variance of a function at a point, and no "
+            "point came"
+        )
+    evaluate = operator(function, **options)
+    frontend = frontend_of(args[0])
+    values = []
+    for generator in frontend.generators(rng, draws):
+        values.append(_arrays(frontend, evaluate(*args, rng=generator)))
+    stacked = [np.stack(leaves) for leaves in zip(*values, strict=True)]
+    return replace(
+        found,
+        draws=draws,
+        mean=[leaf.mean(0) for leaf in stacked],
+        deviation=[leaf.std(0, ddof=1) for leaf in stacked],
+    )
+
+
 def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -> Any:
     """What an operator carries: vectors per method, the minimal basis and its product rule.
 
     `explain(f, x, …)` of a function and its arguments says what `jetfold.collapse` makes of it: its
     operations before and after, every sum that moves, how far, and what stopped it.
+
+    `explain(jetfold.randomize(…))` gives the vectors carried and the formula of the variance;
+    `explain(jetfold.randomize(…), f, x, rng=…, draws=100)` measures mean and standard deviation.
 
     Args:
         operator: an `Operator`; `jetfold.laplacian` or `jetfold.biharmonic` (with coordinates); or
@@ -122,8 +225,8 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
         coordinates: the number of coordinates, where the operator does not say.
 
     Returns:
-        an `Explanation` (of a program a `ProgramExplanation`, which also draws it with `save`):
-        print it, or read its attributes.
+        an `Explanation` (of a program a `ProgramExplanation`, which also draws it with `save`; of a
+        randomized operator an `Estimate`): print it, or read its attributes.
 
     Raises:
         TypeError: it is no operator.
@@ -153,6 +256,8 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
     >>> explain(jf.biharmonic, coordinates=5).vectors
     {'minimal': 27, 'collapsed': 107, 'standard': 141}
     """
+    if isinstance(operator, Randomized):
+        return explain_estimate(operator, coordinates, *args, **kwargs)
     if args or kwargs or not (coordinates is None or isinstance(coordinates, int)):
         return explain_program(operator, (coordinates, *args), kwargs)
     subject = _subject(operator, coordinates)

@@ -237,6 +237,11 @@ def of_symbols(
 def exact_is_cheaper(symbols: tuple[Polynomial, ...], estimator: Estimator) -> bool:
     """Whether the exact operator carries no more vectors; counted only where that is quick."""
     used = {v for symbol in symbols for v in symbol.variables}
-    if estimator.vectors < len(used) + 1 or sum(len(s.terms) for s in symbols) > _LARGE:
+    if estimator.vectors < len(used) + 1 or not countable(symbols):
         return False
     return scheme(symbols, "minimal").algebra.vectors <= estimator.vectors
+
+
+def countable(symbols: tuple[Polynomial, ...]) -> bool:
+    """Whether the exact operator's algebra is small enough to be built for its size alone."""
+    return sum(len(symbol.terms) for symbol in symbols) <= _LARGE

@@ -263,12 +263,15 @@ def _isotropic(
         )
     start = builder.add(Isotropic(distribution, samples, factor), (distribution, samples, key))
     weight = coefficient / (samples * moment(distribution, power, dimension))
-    builder.variance[
-        _VARIANCE[distribution]
-        if power == 1
-        else f"(E[⟨∂^{2 * power} f, v^⊗{2 * power}⟩²]/{moment(distribution, power, dimension):.4g}²"
-        " − (exact value)²)/S"
-    ] = None
+    if power == 1:
+        text = _VARIANCE[distribution]
+    else:
+        order = 2 * power
+        scale = moment(distribution, power, dimension)
+        text = f"(E[⟨∂^{order} f, v^⊗{order}⟩²]/{scale:.4g}² − (its mean)²)/S"
+        if distribution == "orthogonal":
+            text += " for S = 1; less than that for more, orthogonal ones"
+    builder.variance[text] = None
     return Polynomial({(start + s,) * (2 * power): weight for s in range(samples)})
 
 
@@ -320,7 +323,9 @@ def _roots(part: Polynomial) -> list[tuple[int, float, Polynomial]]:
                     line = Polynomial({(i,): c for i, c in direction})
                     form = form + line * line * absolute(weight)
             if form:
-                found.append((1, float(sign), form))
+                # A pivot of one, as `quadratic_root` gives it: equal forms share their draws.
+                pivot = next(c for m, c in sorted(form.terms.items()) if m[0] == m[1])
+                found.append((1, sign * float(pivot), form * (1 / pivot)))
         return found
     root = quadratic_root(part)
     if root is not None:
@@ -329,7 +334,6 @@ def _roots(part: Polynomial) -> list[tuple[int, float, Polynomial]]:
         if signs == {False}:
             c, form = c * (-1) ** power, -form
         if len(signs) == 1:
-            # Pivots of `quadratic_root` have coefficient one, so the scale is in c.
             return [(power, float(c), form)]
     raise ValueError(
         f"the part of order {part.degree} is no power of a definite quadratic form, so isotropic "

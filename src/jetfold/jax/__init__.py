@@ -193,6 +193,11 @@ def check_rng(rng: Any) -> None:
         raise TypeError(f"rng must be one JAX key, made by jax.random.key(seed), got {rng!r}")
 
 
+def generators(rng: Any, count: int) -> list[Any]:
+    """For that many draws."""
+    return list(jax.random.split(jax.random.key(0) if rng is None else rng, count))
+
+
 def split(rng: Any, count: int) -> list[Any]:
     """Independent keys."""
     return [rng] if count == 1 else list(jax.random.split(rng, count)) if count else []

@@ -229,6 +229,11 @@ def check_rng(rng: Any) -> None:
         )
 
 
+def generators(rng: Any, count: int) -> list[Any]:
+    """For that many draws."""
+    return [rng] * count
+
+
 def split(rng: Any, count: int) -> list[Any]:
     """A generator goes on by itself."""
     return [rng] * count

@@ -1,0 +1,287 @@
+"""Randomized and chunked operators in PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import jetfold as jf
+
+N = 6
+x = jf.partials(N)
+laplacian = sum((v**2 for v in x), 0 * x[0])
+
+
+@pytest.fixture
+def function(rng):
+    a = torch.as_tensor(rng.normal(size=(N, 4)))
+    return lambda p: torch.sin(p @ a).sum(-1) * torch.exp(-p[..., 0])
+
+
+@pytest.fixture
+def points(rng):
+    return torch.as_tensor(rng.normal(size=(3, N)))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+OPERATORS = {
+    "heat": x[0] - 0.1 * sum((v**2 for v in x[1:]), 0 * x[0]),
+    "biharmonic": laplacian**2,
+    "mixed": x[0] ** 4 + x[1] ** 2 * x[2] ** 2 - 2 * x[3] * x[4] * x[5] + sum(v**2 for v in x),
+}
+CASES = [
+    ("heat", 2, "gaussian", False),
+    ("heat", 2, "rademacher", False),
+    ("heat", 3, "orthogonal", False),
+    ("heat", 2, "coordinates", False),
+    ("heat", 2, "coordinates", True),
+    ("biharmonic", 2, "gaussian", False),
+    ("biharmonic", 3, "orthogonal", False),
+    ("biharmonic", 4, "coordinates", True),
+    ("mixed", 5, "coordinates", False),
+    ("mixed", 5, None, True),
+]
+
+
+@pytest.mark.parametrize(("name", "samples", "distribution", "replace"), CASES)
+def test_unbiased(name, samples, distribution, replace, function, points):
+    """Within four standard errors of the exact operator, over 4,000 independent draws."""
+    operator, draws = OPERATORS[name], 4000
+    exact = operator(function)(points[0])
+    estimate = jf.randomize(operator, samples, distribution, replace=replace, per_point=True)
+    same = points[:1].expand(draws, N)
+    values = estimate(function, batch_dims=1, method="collapsed")(same, rng=generator())
+    assert values.shape == (draws,)
+    error = (values.mean() - exact).abs()
+    assert values.std() > 0
+    assert error < 4 * values.std() / draws**0.5
+
+
+@pytest.mark.parametrize("method", ["minimal", "collapsed", "standard", "nested"])
+@pytest.mark.parametrize("distribution", ["gaussian", "coordinates"])
+def test_methods_agree_on_a_draw(method, distribution, function, points):
+    for operator in (jf.laplacian, jf.biharmonic):
+        values = [
+            operator(function, batch_dims=1, method=m, samples=2, distribution=distribution)(
+                points, rng=generator(3)
+            )
+            for m in ("minimal", method)
+        ]
+        torch.testing.assert_close(*values, rtol=1e-9, atol=1e-9)
+
+
+def test_generators(function, points):
+    """The same seed, the same number; the global state otherwise."""
+    estimate = jf.laplacian(function, batch_dims=1, samples=2)
+    first = estimate(points, rng=generator(1))
+    assert torch.equal(first, estimate(points, rng=generator(1)))
+    assert not torch.equal(first, estimate(points, rng=generator(2)))
+    one = generator(1)
+    assert not torch.equal(estimate(points, rng=one), estimate(points, rng=one))
+    torch.manual_seed(4)
+    drawn = estimate(points)
+    assert not torch.equal(drawn, estimate(points))
+    torch.manual_seed(4)
+    assert torch.equal(drawn, estimate(points))
+
+
+def test_per_point(points):
+    """Independent draws differ where one draw for all gives equal values."""
+    same = points[:1].expand(5, N)
+
+    def f(p):
+        return p[..., 0] * p[..., 1]
+
+    shared = jf.laplacian(f, batch_dims=1, samples=2)(same, rng=generator())
+    assert torch.equal(shared, shared[:1].expand(5))
+    each = jf.laplacian(f, batch_dims=1, samples=2, per_point=True)(same, rng=generator())
+    assert len(each.unique()) > 1
+
+
+def test_exact_where_that_is_as_cheap(function, points):
+    exact = jf.laplacian(function, batch_dims=1)(points)
+    with pytest.warns(jf.JetfoldWarning, match="6 samples carry no fewer vectors"):
+        found = jf.laplacian(function, batch_dims=1, samples=6)(points)
+    assert torch.equal(found, exact)
+    with pytest.warns(jf.JetfoldWarning, match="which is evaluated instead"):
+        found = jf.randomize(laplacian, 7)(function, batch_dims=1)(points)
+    torch.testing.assert_close(found, exact)
+    sigma = torch.eye(N, 3, dtype=torch.float64)
+    with pytest.warns(jf.JetfoldWarning, match="3 samples"):
+        found = jf.weighted_laplacian(function, sigma, batch_dims=1, samples=3)(points)
+    torch.testing.assert_close(found, jf.weighted_laplacian(function, sigma, batch_dims=1)(points))
+
+
+def test_variances(function, points):
+    """Orthogonal directions vary less than Gaussian ones, and so on; 1/S for more samples."""
+
+    def variance(samples, distribution):
+        values = jf.laplacian(
+            function, batch_dims=1, samples=samples, distribution=distribution, per_point=True
+        )(points[:1].expand(4000, N), rng=generator())
+        return float(values.var())
+
+    hessian = torch.func.hessian(function)(points[0])
+    square = float((hessian**2).sum())
+    for samples in (1, 3):
+        gaussian = variance(samples, "gaussian")
+        assert gaussian == pytest.approx(2 * square / samples, rel=0.15)
+        off = square - float((hessian.diagonal() ** 2).sum())
+        assert variance(samples, "rademacher") == pytest.approx(2 * off / samples, rel=0.15)
+        scale = 2 * N * (N - samples) / (samples * (N - 1) * (N + 2))
+        orthogonal = scale * (square - float(hessian.trace()) ** 2 / N)
+        assert variance(samples, "orthogonal") == pytest.approx(orthogonal, rel=0.15)
+        assert orthogonal < gaussian
+        drawn = N**2 * (1 - samples / N) * float(hessian.diagonal().var()) / samples
+        assert variance(samples, "coordinates") == pytest.approx(drawn, rel=0.15)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher", "orthogonal", "coordinates"])
+def test_weighted_laplacians(distribution, function, points, rng):
+    """σ constant, σ(x), a matrix C as an array and as a tensor."""
+    sigma = torch.as_tensor(rng.normal(size=(N, 4)))
+    C = sigma @ sigma.T
+    same = points[:1].expand(4000, N)
+    exact = jf.weighted_laplacian(function, sigma)(points[0])
+    options = {"batch_dims": 1, "samples": 2, "per_point": True, "distribution": distribution}
+    for given, factor in (
+        ({"sigma": sigma}, 1),
+        ({"sigma": lambda p: sigma * p[..., :1, None]}, points[0, 0] ** 2),
+        ({"C": C}, 1),
+        ({"C": C.numpy()}, 1),
+    ):
+        if distribution == "coordinates" and isinstance(given.get("C"), np.ndarray):
+            continue  # a dense C has more kinds of terms than samples
+        values = jf.weighted_laplacian(function, **given, **options)(same, rng=generator())
+        assert (values.mean() - exact * factor).abs() < 4 * values.std() / 4000**0.5
+
+
+def test_parameters_and_points_are_differentiated(points):
+    net = torch.nn.Sequential(torch.nn.Linear(N, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    net.double()
+    point = points.clone().requires_grad_()
+    jf.laplacian(net, batch_dims=1, samples=2)(point, rng=generator()).square().sum().backward()
+    assert point.grad.abs().sum() > 0
+    assert net[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "orthogonal", "coordinates"])
+def test_compiled_and_mapped(distribution, function, points):
+    torch.compiler.reset()
+    estimate = jf.laplacian(function, batch_dims=1, samples=2, distribution=distribution)
+    compiled = torch.compile(estimate, fullgraph=True, backend="aot_eager")
+    torch.manual_seed(7)
+    expected = estimate(points)
+    torch.manual_seed(7)
+    torch.testing.assert_close(compiled(points), expected)
+    one = jf.laplacian(function, samples=2, distribution=distribution)
+    torch.manual_seed(7)
+    torch.testing.assert_close(torch.func.vmap(one, randomness="same")(points), expected)
+    if distribution != "orthogonal":
+        independent = torch.func.vmap(one, randomness="different")(points[:1].expand(9, N))
+        assert len(independent.unique()) > 1
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("size", [1, 4, 1000])
+def test_chunks(name, size, function, points):
+    operator = OPERATORS[name]
+    expected = operator(function, batch_dims=1)(points)
+    for method in ("minimal", "nested"):
+        found = operator(function, batch_dims=1, chunk_size=size, method=method)(points)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_chunks_of_named_operators(function, points, rng):
+    tree = lambda p: {"a": function(p), "b": p.sum(-1) ** 3}
+    found = jf.laplacian(tree, batch_dims=1, chunk_size=4)(points)
+    for key, value in jf.laplacian(tree, batch_dims=1)(points).items():
+        torch.testing.assert_close(found[key], value)
+    torch.testing.assert_close(
+        jf.biharmonic(function, batch_dims=1, chunk_size=7)(points),
+        jf.biharmonic(function, batch_dims=1)(points),
+        rtol=1e-8,
+        atol=1e-9,
+    )
+    sigma = torch.as_tensor(rng.normal(size=(N, 5)))
+    for given in (
+        {"sigma": sigma},
+        {"sigma": lambda p: sigma * p[..., :1, None]},
+        {"C": sigma @ sigma.T},
+        {"C": (sigma @ sigma.T).numpy()},
+    ):
+        torch.testing.assert_close(
+            jf.weighted_laplacian(function, **given, batch_dims=1, chunk_size=2)(points),
+            jf.weighted_laplacian(function, **given, batch_dims=1)(points),
+        )
+    compiled = torch.compile(
+        jf.laplacian(function, batch_dims=1, chunk_size=4), fullgraph=True, backend="aot_eager"
+    )
+    torch.testing.assert_close(compiled(points), jf.laplacian(function, batch_dims=1)(points))
+
+
+def test_memory_of_chunks_and_samples(points):
+    """Nothing of size D² is made."""
+    n, largest = 3000, 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for leaf in torch.utils._pytree.tree_leaves(out):
+                if isinstance(leaf, torch.Tensor):
+                    largest = max(largest, leaf.numel())
+            return out
+
+    w = torch.linspace(-1, 1, n, dtype=torch.float64)
+
+    def f(p):
+        return torch.tanh(p * w).sum(-1)
+
+    p = torch.linspace(0, 1, n, dtype=torch.float64)
+    t = torch.tanh(p * w)
+    exact = (-2 * t * (1 - t**2) * w**2).sum()
+    with Watch():
+        found = jf.laplacian(f, chunk_size=20)(p)
+        jf.laplacian(f, samples=20)(p, rng=generator())
+    torch.testing.assert_close(found, exact)
+    assert largest <= 25 * n
+
+
+def test_explained(function, points):
+    estimate = jf.randomize(laplacian, 2, "gaussian")
+    text = str(jf.explain(estimate))
+    assert "sampled   4" in text
+    assert "exact     8" in text
+    assert "2‖A‖²/S" in text
+    found = jf.explain(estimate, function, points, batch_dims=1, rng=generator(), draws=400)
+    hessian = torch.func.vmap(torch.func.hessian(function))(points)
+    expected = (hessian**2).sum((-1, -2)).sqrt()
+    np.testing.assert_allclose(found.deviation[0], expected, rtol=0.2)
+    assert "Values of 400 draws" in str(found)
+    assert "none: the exact operator" in str(jf.explain(jf.randomize(laplacian, 9)))
+
+
+def test_errors(function, points):
+    with pytest.raises(TypeError, match=r"rng must be a torch.Generator"):
+        jf.laplacian(function, samples=2)(points[0], rng=3)
+    with pytest.raises(ValueError, match="distribution must be one of gaussian"):
+        jf.laplacian(function, samples=2, distribution="uniform")
+    with pytest.raises(ValueError, match="samples must be a positive integer"):
+        jf.randomize(laplacian, 0)
+    with pytest.raises(ValueError, match=r"per_point=True .* needs batch_dims"):
+        jf.laplacian(function, samples=2, per_point=True)
+    with pytest.raises(TypeError, match="belong to a randomized operator"):
+        jf.biharmonic(function, distribution="gaussian")
+    with pytest.raises(TypeError, match="randomize takes an Operator"):
+        jf.randomize(jf.weighted_laplacian, 3)
+    with pytest.raises(ValueError, match="chunk_size must be a positive integer"):
+        jf.laplacian(function, chunk_size=0)
+    with pytest.raises(ValueError, match="no isotropic moments of order 4"):
+        jf.biharmonic(function, samples=2, distribution="rademacher")(points[0])
+    with pytest.raises(ValueError, match="use distribution='coordinates'"):
+        jf.randomize(x[0] ** 3, 2, "gaussian")(function)(points[0])
