@@ -381,6 +381,14 @@ def test_sharded_inputs():
                 assert out.sharding.is_equivalent_to(sharding, 1), out.sharding
         close(jf.laplacian(net, batch_dims=1)(placed), expected)  # eager
 
+        # one key gives one number, and chunks are summed, wherever the points are
+        key = jax.random.key(5)
+        for options in ({"samples": 2}, {"samples": 2, "per_point": True},
+                        {"samples": 1, "distribution": "coordinates"}):
+            operator = jf.laplacian(net, batch_dims=1, **options)
+            close(jax.jit(operator)(placed, rng=key), operator(xs, rng=key))
+        close(jax.jit(jf.laplacian(net, batch_dims=1, chunk_size=2))(placed), expected)
+
         def f(x):  # constraints inside of the function
             return net(lax.with_sharding_constraint(jnp.sin(x), sharding))
 

@@ -28,6 +28,7 @@ from ..core.kinds import (
 from ..core.loops import Body, Loop, Result, Slot, Step
 from ..core.sums import Kind, Label, Node, Part, aligned
 from .arrays import sum_rows
+from .control import ELEMENTWISE
 from .interpreter import Operation
 
 # ------------------------------------------------------------------ arrays
@@ -368,15 +369,6 @@ LINEAR = {
 }
 """How sums pass through a primitive; they do not pass any other."""
 
-NONLINEAR = frozenset(
-    """
-    abs acos acosh and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh digamma eq erf erf_inv
-    erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min ne
-    not or pow rem round rsqrt sign sin sinh sqrt square stop_gradient tan tanh xor
-    """.split()  # noqa: SIM905
-)
-"""Primitives on every entry alone: they stop sums, but what was broadcast stays small."""
-
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 """Their equations become part of the program."""
 
@@ -496,7 +488,7 @@ class Program:
             options: dict[str, Any] = {}
             if name in LINEAR and jnp.issubdtype(avals[0].dtype, jnp.inexact):
                 kind, options = LINEAR[name](equation, operation, inputs)
-            elif name in NONLINEAR:
+            elif name in ELEMENTWISE:  # they stop sums, but what was broadcast stays small
                 kind, options = Elementwise(), {"strict": len(inputs) > 2}
             node = Node(name, tuple(inputs), avals[0].shape, avals[0].dtype, kind, operation)
             node.options = options
