@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -14,11 +14,13 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.jet import jet as experimental_jet
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import jetfold as jf
 from jetfold.collapse import program_frontend
 from jetfold.core.kinds import Contract
 from jetfold.core.plan import plan
+from jetfold.torch.backend import rewritten
 
 WIDTHS = (768, 768, 512, 512, 1)
 
@@ -304,6 +306,21 @@ def test_no_sum_no_change(rng):
     assert planned(program, x).needed is None
 
 
+def test_no_sum_no_change_in_torch(rng):
+    x, a = arrays("torch", rng.normal(size=(3, 4)), rng.normal(size=(4, 4)))
+
+    def program(x):
+        return torch.tanh(x @ a) * torch.sin(x) + torch.cat([x, x])[:3]
+
+    def operations(function):
+        graph = make_fx(function)(x).graph
+        return [node.target for node in graph.nodes if node.op == "call_function"]
+
+    assert operations(jf.collapse(program)) == operations(program)
+    module = make_fx(lambda x: (program(x),))(x)
+    assert rewritten(module, [x]) is module
+
+
 def test_values_needed_anyway_are_summed_where_they_are(rng):
     x, a = arrays("jax", rng.normal(size=(50, 4)), rng.normal(size=(4, 4)))
 
@@ -398,7 +415,12 @@ class Jax:
     flip = staticmethod(jnp.flip)
     pad = staticmethod(lambda x, axis: jnp.pad(x, [(int(k == axis), 0) for k in range(x.ndim)]))
     total = staticmethod(lambda x, axis: x.sum(axis))
-    fft = staticmethod(lambda x, axis: jnp.fft.fft(x, axis=axis).real)
+    fft = staticmethod(lambda x, axis: jnp.fft.fft(x, axis=axis))
+    real, conj, sqrt = staticmethod(jnp.real), staticmethod(jnp.conj), staticmethod(jnp.sqrt)
+    take = staticmethod(lambda x, index, axis: jnp.take(x, index, axis))
+    stack = staticmethod(jnp.stack)
+    cast = staticmethod(lambda x, like: x.astype(like.dtype))
+    absolute = staticmethod(jnp.abs)
 
 
 class Torch:
@@ -417,12 +439,21 @@ class Torch:
         lambda x, axis: torch.nn.functional.pad(x, [0, 0] * (x.ndim - 1 - axis) + [1, 0])
     )
     total = staticmethod(lambda x, axis: x.sum(axis))
-    fft = staticmethod(lambda x, axis: torch.fft.fft(x, dim=axis).real)
+    fft = staticmethod(lambda x, axis: torch.fft.fft(x, dim=axis))
+    real, conj, sqrt = staticmethod(torch.real), staticmethod(torch.conj), staticmethod(torch.sqrt)
+    take = staticmethod(lambda x, index, axis: torch.index_select(x, axis, index))
+    stack = staticmethod(torch.stack)
+    cast = staticmethod(lambda x, like: x.to(like.dtype))
+    absolute = staticmethod(torch.abs)
 
 
 def run_program(xp: Any, steps: list[tuple[str, int, int]], inputs: list[Any]) -> Any:
     """A program from a list of (operation, which operand, a number that decides the rest)."""
-    values = list(inputs)
+    values, first = list(inputs), inputs[0]
+
+    def constant(number, *shape):
+        return xp.cast(xp.array(np.random.default_rng(number).normal(size=shape)), first)
+
     for name, which, number in steps:
         x = values[which % len(values)]
         n = len(x.shape)
@@ -448,13 +479,27 @@ def run_program(xp: Any, steps: list[tuple[str, int, int]], inputs: list[Any]) -
             shape = tuple(x.shape)
             y = x.reshape((*shape[:k], shape[k] * shape[k + 1], *shape[k + 2 :]))
         elif name == "matmul" and n > 1:
-            w = xp.array(np.random.default_rng(number).normal(size=(x.shape[-1], 3)))
-            y = x @ w
+            y = x @ constant(number, x.shape[-1], 3)
         elif name == "left" and n > 1:
-            w = xp.array(np.random.default_rng(number).normal(size=(2, x.shape[-2])))
-            y = w @ x
+            y = constant(number, 2, x.shape[-2]) @ x
         elif name == "dot" and n:
-            y = x @ xp.array(np.random.default_rng(number).normal(size=x.shape[-1]))
+            y = x @ constant(number, x.shape[-1])
+        elif name == "divide" and n:
+            y = x / (2.0 + constant(number, x.shape[-1]) ** 2)
+        elif name == "normalise" and n:
+            y = x / (1.0 + xp.total(x * xp.conj(x), axis)).reshape(
+                tuple(1 if k == axis else m for k, m in enumerate(x.shape))
+            )
+        elif name == "factor" and n > 1:  # what lacks an axis times what has it
+            y = xp.tanh(xp.total(x, 0)) * x
+        elif name == "conj":
+            y = xp.conj(x) * 2.0
+        elif name == "real" and x.dtype == first.dtype:
+            y = xp.cast(xp.real(x) * 1.0, first)
+        elif name == "take" and n:
+            y = xp.take(x, xp.array(np.array([0, x.shape[axis] - 1, 0])), axis)
+        elif name == "stack" and n < 3:
+            y = xp.stack([x, x * 0.5, -x])
         elif name == "broadcast" and n < 4:
             y = xp.broadcast(x, (2 + number % 2, *x.shape))
         elif name == "slice" and n:
@@ -471,18 +516,21 @@ def run_program(xp: Any, steps: list[tuple[str, int, int]], inputs: list[Any]) -
         elif name == "pad" and n:
             y = xp.pad(x, axis)
         elif name == "fft" and n:
-            y = xp.fft(x, axis)
+            y = xp.cast(xp.real(xp.fft(x, axis)), first)
         else:
             continue
         if np.prod(y.shape) > 600:
             y = xp.total(y, 0)
         values.append(y)
-    return values[-1], xp.total(values[-1].reshape(-1), 0), values[len(values) // 2]
+    last = values[-1]
+    summed = xp.total(last, 0) if last.shape else last
+    return summed, last, values[len(values) // 2]
 
 
 NAMES = [
     "add", "mul", "scale", "tanh", "sum", "sum", "sums", "transpose", "merge", "matmul", "left", "dot",
-    "broadcast", "slice", "concatenate", "where", "cumsum", "flip", "pad", "fft",
+    "broadcast", "slice", "concatenate", "where", "cumsum", "flip", "pad", "fft", "divide", "normalise",
+    "factor", "conj", "real", "take", "stack",
 ]  # fmt: skip
 
 steps = st.lists(
@@ -491,27 +539,65 @@ steps = st.lists(
     max_size=14,
 )
 
+TOLERANCES = {"float32": 2e-4, "float64": 1e-9, "complex128": 1e-9}
+
+
+def random_inputs(xp: Any, dtype: str, seed: int) -> list[Any]:
+    rng, found = np.random.default_rng(seed), []
+    for shape in ((5, 4), (4, 3, 4)):
+        values = rng.normal(size=shape)
+        if dtype.startswith("complex"):
+            values = values + 1j * rng.normal(size=shape)
+        found.append(xp.array(values.astype(dtype)))
+    return found
+
+
+def agree(results: Any, expected: Any, dtype: str) -> None:
+    for result, value in zip(results, expected, strict=True):
+        assert tuple(result.shape) == tuple(value.shape)
+        assert result.dtype == value.dtype
+        largest = float(np.abs(np.asarray(value)).max(initial=1.0))
+        if largest < 1e30:  # what overflows does so in another order
+            np.testing.assert_allclose(
+                np.asarray(result) / largest, np.asarray(value) / largest, atol=TOLERANCES[dtype]
+            )
+
 
 @pytest.mark.parametrize("xp", [Jax, Torch], ids=["jax", "torch"])
-@given(steps=steps, seed=st.integers(0, 99), keep=st.integers(1, 3))
-def test_random_programs(xp, steps, seed, keep):
+@given(
+    steps=steps,
+    seed=st.integers(0, 99),
+    keep=st.sampled_from([1, 1, 1, 2, 3]),
+    dtype=st.sampled_from(sorted(TOLERANCES)),
+)
+def test_random_programs(xp, steps, seed, keep, dtype):
     """The same results, and never more operations."""
-    rng = np.random.default_rng(seed)
-    inputs = [xp.array(rng.normal(size=shape)) for shape in ((3, 4), (2, 3, 4))]
-
-    def program(*inputs):
-        return run_program(xp, steps, list(inputs))[:keep]
-
     with jax.enable_x64(True):
+        inputs = random_inputs(xp, dtype, seed)
+
+        def program(*inputs):
+            return run_program(xp, steps, list(inputs))[:keep]
+
         found = planned(program, *inputs)
         assert found.after <= found.before
-        for result, expected in zip(jf.collapse(program)(*inputs), program(*inputs), strict=True):
-            assert tuple(result.shape) == tuple(expected.shape)
-            np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+        agree(jf.collapse(program)(*inputs), program(*inputs), dtype)
         if xp is Jax:
-            jitted = jax.jit(jf.collapse(program))(*inputs)
-            for result, expected in zip(jitted, program(*inputs), strict=True):
-                np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+            agree(jax.jit(jf.collapse(program))(*inputs), program(*inputs), dtype)
+
+
+@settings(max_examples=6)
+@given(steps=steps, seed=st.integers(0, 99), dtype=st.sampled_from(["float32", "float64"]))
+def test_random_programs_compiled(steps, seed, dtype):
+    """torch.compile with our backend gives what it gives without."""
+    inputs = random_inputs(Torch, dtype, seed)
+
+    def program(*inputs):
+        return run_program(Torch, steps, list(inputs))
+
+    torch.compiler.reset()
+    operations = make_fx(program)(*inputs)  # Dynamo does not read the NumPy calls of the test
+    compiled = torch.compile(operations, backend="jetfold", fullgraph=True, dynamic=False)
+    agree(compiled(*inputs), program(*inputs), dtype)
 
 
 # ------------------------------------------------------------------ explained

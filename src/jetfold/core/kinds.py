@@ -83,6 +83,8 @@ class Elementwise:
         if self.factors and set(carrying) <= set(self.factors):
             return self._product(ask, node, axes, summed, weight, along)
         if linear and set(carrying) <= set(linear):
+            if weight is not None and not _homogeneous(node, linear):
+                return Stop("its weights do not pass a change of dtype or a conjugation")
             return self._apply(ask, node, axes, {k: (summed, weight) for k in linear})
         return Stop("not linear in what carries the axis")
 
@@ -307,6 +309,15 @@ def _known(part: Part | None) -> Part:
     return part
 
 
+def _homogeneous(node: Node, linear: Sequence[int]) -> bool:
+    """Whether a factor of the operands is one of the value: not so if it is real and they are not.
+
+    op(w·x) = w·op(x) holds for numbers w of the dtype that both have.
+    """
+    same = all(node.inputs[k].dtype == node.dtype for k in linear)
+    return same and not node.options.get("conjugates")
+
+
 def _summed_operand(
     ask: Engine, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
 ) -> Part | None:
@@ -460,7 +471,8 @@ class Contract:
             (a, left, of_a, b, right),
             (b, right, of_b, a, left),
         ):
-            if along and along <= inner and weight is None and lets_sums_in(y):
+            alike = a.dtype == b.dtype == node.dtype
+            if along and along <= inner and weight is None and alike and lets_sums_in(y):
                 vector = ask.value(x, own)
                 if vector is None:
                     return None
@@ -471,6 +483,8 @@ class Contract:
                 if source:
                     ask.end()
                 return part
+        if weight is not None and not a.dtype == b.dtype == node.dtype:
+            return Stop("its weights do not pass a change of dtype")
         both = of_a & of_b & summed
         alone_a, alone_b = (of_a - of_b) & summed, (of_b - of_a) & summed
         # An inner label along which only one operand varies is a sum over that operand.
@@ -550,6 +564,9 @@ class Along:
             return whole(ask, node, axes)
         if summed & acting:
             return Stop("it acts along the axis")
+        places = [k for k in self.linear if isinstance(node.inputs[k], Node)]
+        if weight is not None and not _homogeneous(node, places):
+            return Stop("its weights do not pass a change of dtype")
         behind = [node.inputs[k] for k in self.linear]
         larger = sum(prod(x.shape) for x in behind if isinstance(x, Node)) > prod(node.shape)
         if larger and not node.flops and not lets_sums_in(node):

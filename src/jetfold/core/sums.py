@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Protocol
 
 Array = Any
@@ -285,7 +286,13 @@ class Engine:
             part = None if part is None else self.product(part, weight)
         else:
             part = self._ask(node, axes, summed, weight)
-        if part is not None and factor != 1:
+        if part is None:
+            return None
+        repeated = absent & frozenset(part.labels)
+        if repeated:  # a whole value, with equal entries along these
+            part = self.reduced(part, repeated)
+            factor /= prod(lengths(repeated))
+        if factor != 1:
             part = Part(self.arrays.scale(part.array, factor), part.labels)
         return part
 

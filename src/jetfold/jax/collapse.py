@@ -168,6 +168,11 @@ def negation(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict
     return Elementwise(linear=(0,)), {"arithmetic": True}
 
 
+def conjugation(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
+    """Additive; a factor would come out conjugated."""
+    return Elementwise(linear=(0,)), {"conjugates": True}
+
+
 def product(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
     nodes = [k for k, x in enumerate(inputs) if isinstance(x, Node)]
@@ -339,7 +344,7 @@ LINEAR = {
     "neg": negation,
     "real": elementwise(0),
     "imag": elementwise(0),
-    "conj": elementwise(0),
+    "conj": conjugation,
     "complex": elementwise(0, 1),
     "copy": elementwise(0),
     "copy_p": elementwise(0),

@@ -126,6 +126,11 @@ def negation(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, di
     return Elementwise(linear=(0,)), {"arithmetic": True}
 
 
+def conjugation(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
+    """Additive; a factor would come out conjugated."""
+    return Elementwise(linear=(0,)), {"conjugates": True}
+
+
 def product(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
     if len(inputs) == 2 and inputs[0].dtype == inputs[1].dtype:
@@ -266,8 +271,10 @@ LINEAR: dict[str, Make] = {
     "clone.default": elementwise(0),
     "detach.default": elementwise(0),
     "lift_fresh_copy.default": elementwise(0),
-    "conj.default": elementwise(0),
-    "_conj.default": elementwise(0),
+    "conj.default": conjugation,
+    "_conj.default": conjugation,
+    "conj_physical.default": conjugation,
+    "_conj_physical.default": conjugation,
     "real.default": elementwise(0),
     "imag.default": elementwise(0),
     "complex.default": elementwise(0, 1),
