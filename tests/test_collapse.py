@@ -294,6 +294,54 @@ def test_sums_pass_convolutions_and_indices(xp, merged, rng):
     np.testing.assert_allclose(jf.collapse(program)(x, k), program(x, k), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_sums_over_the_features_of_a_convolution(xp, rng):
+    """The kernel is summed: it is linear too."""
+    xp = {"jax": Jax, "torch": Torch}[xp]
+    x, k = xp.array(rng.normal(size=(5, 3, 8))), xp.array(rng.normal(size=(4, 3, 3)))
+    w = xp.array(rng.normal(size=4))
+
+    def features(x, k, w):
+        return xp.total(through_convolution(xp, x, k), 1)
+
+    def weighted(x, k, w):
+        return xp.total(through_convolution(xp, x, k) * w[:, None], 1)
+
+    def both(x, k, w):
+        y = through_convolution(xp, x, k)
+        return xp.total(xp.total(y, 1), 0)
+
+    for program in (features, weighted, both):
+        found = planned(program, x, k, w)
+        assert found.after < 0.7 * found.before
+        result, expected = jf.collapse(program)(x, k, w), program(x, k, w)
+        np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_sums_beside_an_index_of_any_rank(xp, rng):
+    xp = {"jax": Jax, "torch": Torch}[xp]
+    x, a = xp.array(rng.normal(size=(9, 5, 4, 3))), xp.array(rng.normal(size=(3, 3)))
+    index = xp.array(np.array([[1, 0], [3, 2], [1, 1]]))
+
+    def program(x, a):
+        y = (x @ a)[:, :, index]  # (9, 5, 3, 2, 3)
+        return y.sum(0), y[:, 2].sum(0)
+
+    found = planned(program, x, a)
+    assert found.after < 0.5 * found.before
+    for result, expected in zip(jf.collapse(program)(x, a), program(x, a), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-11)
+
+    def along_the_index(x, a):
+        return (x @ a)[:, :, index].sum(2)
+
+    assert planned(along_the_index, x, a).after <= planned(along_the_index, x, a).before
+    np.testing.assert_allclose(
+        jf.collapse(along_the_index)(x, a), along_the_index(x, a), rtol=1e-9, atol=1e-11
+    )
+
+
 def test_no_sum_no_change(rng):
     x, a = arrays("jax", rng.normal(size=(3, 4)), rng.normal(size=(4, 4)))
 

@@ -558,12 +558,24 @@ class Along:
             own[theirs] = axes[axis] if x.shape[theirs] != 1 else ()
         return tuple(own)
 
+    def takes(self, node: Node, axes: Axes, weight: Part) -> bool:
+        """Whether the weights can go to the operands."""
+        return True
+
+    def operand(
+        self, ask: Engine, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
+    ) -> Part | None:
+        """An operand, summed."""
+        return _summed_operand(ask, x, own, axes, summed, weight)
+
     def compute(self, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight) -> Any:
         acting = {x for k in node.options["acts"] for x in axes[k]}
         if not summed:
             return whole(ask, node, axes)
         if summed & acting:
             return Stop("it acts along the axis")
+        if weight is not None and not self.takes(node, axes, weight):
+            return Stop("its weights vary along axes of both operands")
         places = [k for k in self.linear if isinstance(node.inputs[k], Node)]
         if weight is not None and not _homogeneous(node, places):
             return Stop("its weights do not pass a change of dtype")
@@ -578,7 +590,7 @@ class Along:
                 arrays.append(ask.dense(x) if isinstance(x, Node) else x)
                 continue
             own = self._own(node, axes, k)
-            part = _summed_operand(ask, x, own, axes, summed, weight)
+            part = self.operand(ask, x, own, axes, summed, weight)
             sizes = _without(own, x.shape, summed)
             if part is None:
                 arrays.append(ask.arrays.full(x, sizes, 0.0))
@@ -594,6 +606,21 @@ class Along:
         array = ask.arrays.issue(node, arrays, shape)
         kept = [x for x in flat(axes) if x not in summed]
         return Part(ask.arrays.reshape(array, lengths(kept)), kept)
+
+
+class Bilinear(Along):
+    """As `Along`, but linear in each of two operands, of which each has axes of its own."""
+
+    def takes(self, node: Node, axes: Axes, weight: Part) -> bool:
+        own = (frozenset(flat(self._own(node, axes, k))) for k in self.linear)
+        return any(frozenset(weight.labels) <= labels for labels in own)
+
+    def operand(
+        self, ask: Engine, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
+    ) -> Part | None:
+        theirs = summed & frozenset(flat(own))
+        given = weight if weight is not None and frozenset(weight.labels) <= theirs else None
+        return ask.ask(x, own, theirs, given)
 
 
 def _without(axes: Axes, shape: Sequence[int], summed: Labels) -> list[int]:
@@ -631,6 +658,8 @@ def is_zero(kind: Kind, inputs: Sequence[Any]) -> bool:
             return any(zero)
         case Rearranged() | Sum():
             return zero[0]
+        case Bilinear():
+            return any(zero[k] for k in kind.linear)
         case Along():
             return all(zero[k] for k in kind.linear)
     return False

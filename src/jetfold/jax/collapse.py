@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ..core.kinds import (
     Along,
+    Bilinear,
     Contract,
     Elementwise,
     Leaf,
@@ -299,42 +300,43 @@ def _window(params: dict[str, Any], inputs: Sequence[Any]) -> list[int]:
 
 
 def convolution(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
-    """conv_general_dilated, linear in its input; the batch axis passes through."""
+    """conv_general_dilated: the batch axis passes to its input, the features to its kernel."""
     if eqn.params["batch_group_count"] != 1:
         return Opaque(), {}
     numbers = eqn.params["dimension_numbers"]
-    into, out = numbers.lhs_spec[0], numbers.out_spec[0]
-    acts = tuple(k for k in range(len(eqn.outvars[0].aval.shape)) if k != out)
+    through = {0: {numbers.out_spec[0]: numbers.lhs_spec[0]}, 1: {}}
+    if eqn.params["feature_group_count"] == 1:
+        through[1] = {numbers.out_spec[1]: numbers.rhs_spec[0]}
+    passing = {*through[0], *through[1]}
+    acts = tuple(k for k in range(len(eqn.outvars[0].aval.shape)) if k not in passing)
 
     def resized(new: Sequence[int]) -> Callable[..., Any]:
         return op
 
-    options = {"acts": acts, "through": {0: {out: into}}, "resized": resized}
-    return Along((0,)), options
+    return Bilinear((0, 1)), {"acts": acts, "through": through, "resized": resized}
 
 
 def gathering(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
-    """gather, where it takes entries along one axis and leaves it in its place (jnp.take)."""
-    numbers, rank = eqn.params["dimension_numbers"], len(inputs[0].shape)
-    axes = numbers.collapsed_slice_dims
-    simple = (
-        len(axes) == 1
-        and tuple(numbers.start_index_map) == tuple(axes)
-        and not numbers.operand_batching_dims
-        and len(eqn.outvars[0].aval.shape) == rank
-        and tuple(numbers.offset_dims) == tuple(k for k in range(rank) if k != axes[0])
-    )
-    if not simple:
-        return Opaque(), {}
-    (axis,) = axes
+    """gather: the axes of which whole slices are taken pass through."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    shape = inputs[0].shape
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    left = [axis for axis in range(len(shape)) if axis not in gone]
+    through = {
+        out: axis
+        for out, axis in zip(numbers.offset_dims, left, strict=True)
+        if sizes[axis] == shape[axis] and axis not in numbers.start_index_map
+    }
+    acts = tuple(k for k in range(len(eqn.outvars[0].aval.shape)) if k not in through)
 
     def resized(new: Sequence[int]) -> Callable[..., Any]:
-        sizes = tuple(1 if k == axis else n for k, n in enumerate(new))
-        params = eqn.params | {"slice_sizes": sizes}
+        fewer = list(sizes)
+        for out, axis in through.items():
+            fewer[axis] = new[out]
+        params = eqn.params | {"slice_sizes": tuple(fewer)}
         return lambda *arrays: op.primitive.bind(*arrays, **params)
 
-    through = {0: {k: k for k in range(rank) if k != axis}}
-    return Along((0,)), {"acts": (axis,), "through": through, "resized": resized}
+    return Along((0,)), {"acts": acts, "through": {0: through}, "resized": resized}
 
 
 LINEAR = {

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.kinds import (
     Along,
+    Bilinear,
     Contract,
     Elementwise,
     Leaf,
@@ -224,21 +225,29 @@ def along(acts: Callable[..., Sequence[int]], linear: Sequence[int] | None = (0,
 
 
 def convolution(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
-    """Of an input by a constant kernel: the batch axis passes through."""
-    if node.args[2] is not None:
+    """The batch axis passes to the input, the features to the kernel."""
+    bias, transposed, groups = node.args[2], bool(node.args[6]), node.args[8]
+    if bias is not None or any(not isinstance(x, Node) for x in inputs[:2]):
         return Opaque(), {}  # the bias is added by a node of its own, where it matters
     n = len(value.shape)
-    return Along((0,)), {"acts": tuple(range(1, n)), "through": {0: {0: 0}}}
+    if groups != 1:
+        return Along((0,)), {"acts": tuple(range(1, n)), "through": {0: {0: 0}}}
+    kernel = {1: 1 if transposed else 0}
+    return Bilinear((0, 1)), {"acts": tuple(range(2, n)), "through": {0: {0: 0}, 1: kernel}}
 
 
 def indexed(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
-    """x[:, index]: entries along one axis, which stays in its place."""
+    """x[:, index]: entries along one axis; those of the index stand in its place."""
     given: Any = node.args[1]
     places = [k for k, x in enumerate(given) if x is not None]
-    if len(places) != 1 or len(inputs[1].shape) != 1:
+    if len(places) != 1 or inputs[1].dtype[0] in (torch.bool, torch.uint8):
         return Opaque(), {}
-    through = {k: k for k in range(len(value.shape)) if k != places[0]}
-    return Along((0,)), {"acts": (places[0],), "through": {0: through}}
+    (place,), wide = places, len(inputs[1].shape)
+    acts = tuple(range(place, place + wide))
+    through = {
+        k: (k if k < place else k - wide + 1) for k in range(len(value.shape)) if k not in acts
+    }
+    return Along((0,)), {"acts": acts, "through": {0: through}}
 
 
 def picked(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
