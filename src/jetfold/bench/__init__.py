@@ -5,5 +5,7 @@ backends    what is asked of a framework, and which there are
 torch       the same, for PyTorch
 measure     the timing
 suite       which operators, methods and modes, and what is recorded of each
-report      table, CSV file and picture
+stochastic  the same, for operators estimated from random directions and for high dimension
+report      table, CSV file and picture of the suite
+estimates   table, CSV file and picture of the stochastic measurements
 """

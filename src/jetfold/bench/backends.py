@@ -73,6 +73,12 @@ class Backend(Protocol):
     ) -> Callable[[Any], Any]:
         """The function, compiled as a whole for its shapes, after our pass or without it."""
 
+    def sampled(self, function: Callable[..., Any], compiled: bool) -> Callable[[Any, int], Any]:
+        """(x, seed) -> value, of a function (x, rng=…) -> value; compiled as a whole or not."""
+
+    def peak(self, call: Callable[[], object]) -> int | None:
+        """The bytes that a call needs at most beyond what was there; None where nobody knows."""
+
     def forget(self) -> None:
         """Drop what was compiled."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.experimental.jet import jet
 
 from ..collapse import collapse
 from .backends import Powers, processor
+from .measure import resident_peak
 from .networks import Layer
 
 
@@ -83,6 +85,17 @@ class Jax:
         self, function: Callable[[Any], Any], rewrite: bool = False
     ) -> Callable[[Any], Any]:
         return jax.jit(collapse(function) if rewrite else function)
+
+    def sampled(self, function: Callable[..., Any], compiled: bool) -> Callable[[Any, int], Any]:
+        def of_key(x: Any, key: Any) -> Any:
+            return function(x, rng=key)
+
+        run = jax.jit(of_key) if compiled else of_key
+        key = cache(lambda seed: jax.device_put(jax.random.key(seed), self._device))
+        return lambda x, seed: run(x, key(seed))
+
+    def peak(self, call: Callable[[], object]) -> int | None:
+        return resident_peak(call) if self._device.platform == "cpu" else None
 
     def forget(self) -> None:
         jax.clear_caches()

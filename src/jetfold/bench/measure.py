@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -86,3 +89,28 @@ def take_turns(
             call = competitors[name]
             seconds[name] += [once(call)[0]] if single else turn(call)
     return {name: summarise(of) for name, of in seconds.items()}
+
+
+PROCESS = Path("/proc/self")
+
+
+def resident_peak(call: Callable[[], object]) -> int | None:
+    """The bytes by which the memory of the process grows at most during a call; Linux only.
+
+    Memory that was freed before is given back first, so that the call cannot reuse it unseen.
+    """
+
+    def status(field: str) -> int:
+        lines = (PROCESS / "status").read_text().splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
+        return 1024 * int(kilobytes)
+
+    try:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        (PROCESS / "clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+        before = status("VmRSS")
+    except (OSError, AttributeError, TypeError, ValueError):  # no Linux, no glibc, not allowed
+        return None
+    call()
+    return max(0, status("VmHWM") - before)

@@ -21,6 +21,8 @@ from rich.text import Text
 
 from .backends import PEERS, REWRITTEN, Backend
 from .networks import widths
+from .stochastic import Row as StochasticRow
+from .stochastic import Settings as StochasticSettings
 from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
 
 # Okabe and Ito's colours, told apart in every form of colour blindness and in grey.
@@ -85,10 +87,10 @@ class Environment:
     versions: str
     device: str
     dtype: str
-    settings: Settings
+    settings: Settings | StochasticSettings
 
     @classmethod
-    def of(cls, backend: Backend, settings: Settings) -> Environment:
+    def of(cls, backend: Backend, settings: Settings | StochasticSettings) -> Environment:
         """The environment of a backend."""
         return cls(backend.name, backend.versions(), backend.device, backend.dtype, settings)
 
@@ -100,6 +102,11 @@ class Environment:
             f"{self.versions}, {self.dtype}, batch {self.settings.batch}",
             f"tanh network D → {hidden}{paper}, seed {self.settings.seed}, without autograd",
         ]
+
+
+def head(environment: Environment) -> list[str]:
+    """What is printed above the table."""
+    return environment.lines()
 
 
 def legend(settings: Settings) -> str:
@@ -131,21 +138,21 @@ def table(rows: Sequence[Row], dtype: str) -> Table:
             made.add_row(
                 Text("\n".join(heading[position:] if last else heading[position : position + 1])),
                 Text(row.method, style="bold" if row.method == "minimal" else ""),
-                _shown(row.vectors, "d"),
-                _milliseconds(row.time.median),
-                _shown(row.speedup, ".2f", "×"),
-                _shown(row.over_limit, ".2f"),
-                Text(_shown(row.relative_error, ".1e"), style="bold red" if bad else ""),
+                shown(row.vectors, "d"),
+                milliseconds(row.time.median),
+                shown(row.speedup, ".2f", "×"),
+                shown(row.over_limit, ".2f"),
+                Text(shown(row.relative_error, ".1e"), style="bold red" if bad else ""),
                 end_section=last,
             )
     return made
 
 
-def _shown(value: Any, form: str, unit: str = "") -> str:
+def shown(value: Any, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
@@ -157,7 +164,7 @@ def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None
         writer = csv.writer(file)
         writer.writerow(FIELDS)
         for row in rows:
-            milliseconds = (row.time.median, row.time.minimum, row.time.lower, row.time.upper)
+            times = (row.time.median, row.time.minimum, row.time.lower, row.time.upper)
             writer.writerow(
                 [
                     environment.framework,
@@ -165,14 +172,14 @@ def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None
                     row.dimension,
                     row.method,
                     row.mode,
-                    _shown(row.vectors, "d"),
-                    *(f"{1e3 * value:.6g}" for value in milliseconds),
+                    shown(row.vectors, "d"),
+                    *(f"{1e3 * value:.6g}" for value in times),
                     row.time.repeats,
-                    _shown(row.speedup, ".4g"),
-                    _shown(None if row.limit is None else 1e3 * row.limit, ".6g"),
-                    _shown(row.over_limit, ".4g"),
-                    _shown(row.relative_error, ".3g"),
-                    _shown(row.compile_s, ".3g"),
+                    shown(row.speedup, ".4g"),
+                    shown(None if row.limit is None else 1e3 * row.limit, ".6g"),
+                    shown(row.over_limit, ".4g"),
+                    shown(row.relative_error, ".3g"),
+                    shown(row.compile_s, ".3g"),
                     settings.batch,
                     environment.dtype,
                     environment.device,
@@ -185,8 +192,12 @@ def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None
 # ------------------------------------------------------------------ the picture
 
 
-def plot(rows: Sequence[Row], environment: Environment, path: Path) -> None:
-    """Time per evaluation by operator and method, one panel per mode, on a logarithmic scale."""
+def plot(rows: Sequence[Row], environment: Environment, path: Path) -> bool:
+    """Time per evaluation by operator and method, one panel per mode, on a logarithmic scale.
+
+    Returns:
+        whether there was anything to draw: always.
+    """
     modes = [mode for mode in MODES if any(row.mode == mode for row in rows)]
     operators = list(dict.fromkeys((row.operator, row.label, row.dimension) for row in rows))
     methods = [
@@ -226,6 +237,7 @@ def plot(rows: Sequence[Row], environment: Environment, path: Path) -> None:
         color="#444444",
     )
     figure.savefig(path)
+    return True
 
 
 def _panel(
@@ -275,7 +287,7 @@ def _panel(
 # ------------------------------------------------------------------ the verdict
 
 
-def noise(rows: Sequence[Row]) -> str:
+def noise(rows: Sequence[Row | StochasticRow]) -> str:
     """A warning if the calls of a method took very different times, else ""."""
     noisy = [row for row in rows if row.time.upper - row.time.lower > SPREAD * row.time.median]
     if not noisy:

@@ -99,6 +99,25 @@ OPERATORS: Mapping[str, tuple[int, Callable[[int, int], Case]]] = {
 """By name: the default number of coordinates, and (coordinates, seed) -> case."""
 
 
+def check_known(kind: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse values of a setting that are not known, or none where some are needed."""
+    wrong = [value for value in values if value not in known]
+    if wrong or not (values or kind == "dimensions"):
+        raise ValueError(
+            f"{kind} must be among {', '.join(known)}; got {', '.join(wrong) or 'none'}"
+        )
+
+
+def check_sizes(settings: Any) -> None:
+    """Refuse numbers that are too small."""
+    sizes = [(f"the dimension of {name}", n) for name, n in settings.dimensions.items()]
+    for name, value in (("batch", settings.batch), ("repeats", settings.repeats), *sizes):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if settings.width <= 0 or settings.budget < 0:
+        raise ValueError("width must be positive and budget not negative")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to measure.
@@ -127,19 +146,8 @@ class Settings:
             ("modes", self.modes, MODES),
             ("dimensions", tuple(self.dimensions), tuple(OPERATORS)),
         ):
-            wrong = [value for value in values if value not in known]
-            if wrong or not (values or kind == "dimensions"):
-                raise ValueError(
-                    f"{kind} must be among {', '.join(known)}; got {', '.join(wrong) or 'none'}"
-                )
-        for name, value in (("batch", self.batch), ("repeats", self.repeats), *self._dims()):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.width <= 0 or self.budget < 0:
-            raise ValueError("width must be positive and budget not negative")
-
-    def _dims(self) -> list[tuple[str, int]]:
-        return [(f"the dimension of {name}", n) for name, n in self.dimensions.items()]
+            check_known(kind, values, known)
+        check_sizes(self)
 
     def case(self, name: str) -> Case:
         """The case of an operator."""
@@ -150,6 +158,11 @@ class Settings:
     def steps(self) -> int:
         """How many things are prepared or timed: the length of a progress bar."""
         return len(self.operators) * len(self.modes) * (len(self.methods) + 1)
+
+
+def defaults(backend: Backend) -> dict[str, Any]:
+    """Settings that depend on the framework: everything that it has."""
+    return {"methods": (*METHODS, REWRITTEN, *backend.peers), "modes": tuple(backend.modes)}
 
 
 @dataclass(frozen=True)
@@ -256,13 +269,12 @@ def _measure(
             continue
         if mode == "compiled":
             function = backend.compiled(function, rewrite=method == REWRITTEN)
-        call = _call(backend, function, x)
+        call = waited(backend, function, x)
         try:
             seconds, result = once(call)
             value = backend.numpy(result)[:REFERENCE_POINTS]
         except Exception as error:  # one that fails to compile must not cost the other results
-            first = next(iter(str(error).splitlines()), "")
-            failures.append(f"{case.label}, {method}, {mode}: {type(error).__name__}: {first}")
+            failures.append(failure(f"{case.label}, {method}, {mode}", error))
         else:
             calls[method] = call
             errors[method] = float(np.abs(value - exact).max() / np.abs(exact).max())
@@ -275,12 +287,8 @@ def _measure(
     for rows_each in sorted({count for count in vectors.values() if count is not None}):
         forward = backend.compiled(network) if mode == "compiled" else network
         z = backend.array(rng.normal(size=(settings.batch * rows_each, case.dimension)))
-        calls[_limit(rows_each)] = _call(backend, forward, z)
-    n = settings.repeats
-    if n is None:
-        timings = take_turns(calls, budget=settings.budget)
-    else:
-        timings = take_turns(calls, budget=settings.budget, least=n, most=n, single=True)
+        calls[_limit(rows_each)] = waited(backend, forward, z)
+    timings = timed(calls, settings.budget, settings.repeats)
     advance(f"{case.label}, {mode}: timing", 1)
 
     rows = []
@@ -304,13 +312,29 @@ def _measure(
     return rows, failures
 
 
+def failure(what: str, error: Exception) -> str:
+    """What could not be measured, and the first line of the reason."""
+    return f"{what}: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def timed(
+    calls: Mapping[str, Callable[[], object]], budget: float, repeats: int | None
+) -> dict[str, Timing]:
+    """The calls in turns, for so many seconds or exactly so many times."""
+    if repeats is None:
+        return take_turns(calls, budget=budget)
+    return take_turns(calls, budget=budget, least=repeats, most=repeats, single=True)
+
+
 def _limit(vectors: int) -> str:
     return f"forward pass on {vectors} vectors"
 
 
-def _call(backend: Backend, function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
+def waited(backend: Backend, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """A call that returns when the device is done."""
+
     def call() -> Any:
-        result = function(x)
+        result = function(*arguments)
         backend.wait(result)
         return result
 

@@ -11,6 +11,7 @@ import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from .backends import Powers, processor
+from .measure import resident_peak
 from .networks import Layer
 
 
@@ -77,6 +78,26 @@ class Torch:
             return torch.compile(function, fullgraph=True, dynamic=False, backend="jetfold")
         options = {"joint_custom_pre_pass": ZerosInMemory()}
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+    def sampled(self, function: Callable[..., Any], compiled: bool) -> Callable[[Any, int], Any]:
+        if compiled:  # a compiled function draws from the global state
+            run = self.compiled(function)
+
+            def call(x: Any, seed: int) -> Any:
+                torch.manual_seed(seed)
+                return run(x)
+
+            return call
+        generator = torch.Generator(self.device)
+        return lambda x, seed: function(x, rng=generator.manual_seed(seed))
+
+    def peak(self, call: Callable[[], object]) -> int | None:
+        if torch.device(self.device).type == "cpu":
+            return resident_peak(call)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        return torch.cuda.max_memory_allocated(self.device) - before
 
     def forget(self) -> None:
         torch.compiler.reset()
