@@ -466,12 +466,14 @@ class Contract:
         left, right, inner = self._operands(node, axes)
         a, b = node.inputs
         of_a, of_b = ask.varying(a, left), ask.varying(b, right)
+        alike = a.dtype == b.dtype == node.dtype
+        if summed and not alike:
+            return Stop("it changes the dtype, and the sum would be taken in the other one")
         # Σ_k w_k b_k with w a vector: a sum like others, with weights.
         for x, own, along, y, other in (
             (a, left, of_a, b, right),
             (b, right, of_b, a, left),
         ):
-            alike = a.dtype == b.dtype == node.dtype
             if along and along <= inner and weight is None and alike and lets_sums_in(y):
                 vector = ask.value(x, own)
                 if vector is None:
@@ -483,8 +485,6 @@ class Contract:
                 if source:
                     ask.end()
                 return part
-        if weight is not None and not a.dtype == b.dtype == node.dtype:
-            return Stop("its weights do not pass a change of dtype")
         both = of_a & of_b & summed
         alone_a, alone_b = (of_a - of_b) & summed, (of_b - of_a) & summed
         # An inner label along which only one operand varies is a sum over that operand.
