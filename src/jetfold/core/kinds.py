@@ -500,14 +500,19 @@ class Contract:
                 last = weight
             else:
                 return Stop("its weights vary along axes of both operands")
-        u = ask.ask(a, left, alone_a | lone_a, given_a)
-        v = ask.ask(b, right, alone_b | lone_b, given_b)
+        if alike:
+            u = ask.ask(a, left, alone_a | lone_a, given_a)
+            v = ask.ask(b, right, alone_b | lone_b, given_b)
+            # An inner label that neither varies along counts its length.
+            idle = inner - of_a - of_b
+        else:  # no sum but the product's own is as exact
+            u = _repeated(ask, ask.value(a, left), left, inner)
+            v = _repeated(ask, ask.value(b, right), right, inner)
+            idle = frozenset()
         if u is None or v is None:
             return None
         if last is not None:
             u = ask.product(u, last)
-        # An inner label that neither varies along counts its length.
-        idle = [label for label in inner if label not in of_a and label not in of_b]
         # In the order in which a matrix product gives them: shared, of the left, of the right.
         kept = {x for x in flat(axes) if x not in summed}
         common = [x for x in u.labels if x in v.labels]
@@ -517,6 +522,14 @@ class Contract:
         if idle:
             array = ask.arrays.scale(array, float(prod(lengths(idle))))
         return Part(array, out)
+
+
+def _repeated(ask: Engine, part: Part | None, axes: Axes, inner: Labels) -> Part | None:
+    """A value with all the inner labels, also those that it does not vary along."""
+    if part is None or inner & frozenset(flat(axes)) <= frozenset(part.labels):
+        return part
+    labels = [x for x in flat(axes) if x in part.labels or x in inner]
+    return Part(ask.arrays.broadcast(ask.aligned(part, labels), lengths(labels)), labels)
 
 
 def lets_sums_in(x: Any) -> bool:
@@ -533,7 +546,8 @@ def lets_sums_in(x: Any) -> bool:
 class Along:
     """An operation that is linear in some operands and acts along some axes only.
 
-    The other axes pass through it; a sum over one of them leaves an axis of length one.
+    The other axes pass through it. One that is summed over, or that the value does not vary along,
+    has length one in what is issued.
 
     options: `acts`, the axes of the result that it acts along; `through`, per operand (by its
     position) from axes of the result to its own; `resized`, how to issue it for another shape.
@@ -570,7 +584,8 @@ class Along:
 
     def compute(self, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight) -> Any:
         acting = {x for k in node.options["acts"] for x in axes[k]}
-        if not summed:
+        gone = summed | (frozenset(flat(axes)) - ask.varying(node, axes))
+        if not gone:
             return whole(ask, node, axes)
         if summed & acting:
             return Stop("it acts along the axis")
@@ -581,9 +596,9 @@ class Along:
             return Stop("its weights do not pass a change of dtype")
         behind = [node.inputs[k] for k in self.linear]
         larger = sum(prod(x.shape) for x in behind if isinstance(x, Node)) > prod(node.shape)
-        if larger and not node.flops and not lets_sums_in(node):
+        if summed and larger and not node.flops and not lets_sums_in(node):
             return Stop("it leaves out what the sum would have to add")
-        shape = _without(axes, node.shape, summed)
+        shape = _without(axes, node.shape, gone)
         arrays = []
         for k, x in enumerate(node.inputs):
             if k not in self.linear or not isinstance(x, Node):
@@ -591,11 +606,11 @@ class Along:
                 continue
             own = self._own(node, axes, k)
             part = self.operand(ask, x, own, axes, summed, weight)
-            sizes = _without(own, x.shape, summed)
+            sizes = _without(own, x.shape, gone)
             if part is None:
                 arrays.append(ask.arrays.full(x, sizes, 0.0))
                 continue
-            labels = [x for x in flat(own) if x not in summed]
+            labels = [x for x in flat(own) if x not in gone]
             array = ask.aligned(part, labels)
             absent = [x for x in labels if x not in part.labels]
             if absent:
@@ -604,7 +619,7 @@ class Along:
         if all(isinstance(node.inputs[k], Node) and node.inputs[k].zero for k in self.linear):
             return None
         array = ask.arrays.issue(node, arrays, shape)
-        kept = [x for x in flat(axes) if x not in summed]
+        kept = [x for x in flat(axes) if x not in gone]
         return Part(ask.arrays.reshape(array, lengths(kept)), kept)
 
 

@@ -199,9 +199,15 @@ def conversion(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, di
     inexact = all(jnp.issubdtype(d, jnp.inexact) for d in (before, after))
     complex_before = jnp.issubdtype(before, jnp.complexfloating)
     complex_after = jnp.issubdtype(after, jnp.complexfloating)
-    exact = inexact and jnp.finfo(before).bits >= jnp.finfo(after).bits
+    exact = inexact and _as_exact(before, after)
     linear = exact and (complex_after or not complex_before)
     return Elementwise(linear=(0,) if linear else ()), {}
+
+
+def _as_exact(before: Any, after: Any) -> bool:
+    """Whether numbers of a dtype are as fine as those of another, and reach as far."""
+    fine, coarse = jnp.finfo(before), jnp.finfo(after)
+    return bool(fine.eps <= coarse.eps and float(fine.max) >= float(coarse.max))
 
 
 def transpose(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
@@ -301,7 +307,8 @@ def _window(params: dict[str, Any], inputs: Sequence[Any]) -> list[int]:
 
 def convolution(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:
     """conv_general_dilated: the batch axis passes to its input, the features to its kernel."""
-    if eqn.params["batch_group_count"] != 1:
+    changed = any(x.dtype != eqn.outvars[0].aval.dtype for x in inputs)
+    if eqn.params["batch_group_count"] != 1 or changed:
         return Opaque(), {}
     numbers = eqn.params["dimension_numbers"]
     through = {0: {numbers.out_spec[0]: numbers.lhs_spec[0]}, 1: {}}

@@ -38,8 +38,16 @@ class TorchArrays:
     """`core.sums.Arrays` for PyTorch."""
 
     def issue(self, node: Node, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
-        """The operation; ATen broadcasts by itself."""
-        return node.issue(*arrays)
+        """The operation; ATen broadcasts by itself.
+
+        An operand without axes gets none: it may be of another device, and the dtype of the result
+        does not follow it.
+        """
+        if not isinstance(node.kind, Elementwise):
+            return node.issue(*arrays)
+        operands = zip(node.inputs, arrays, strict=True)
+        made = node.issue(*(array if x.shape else array.reshape(()) for x, array in operands))
+        return made if made.dtype == node.dtype[0] else made.to(node.dtype[0])
 
     def contract(self, node: Node | None, left: Part, right: Part, out: Sequence[Label]) -> Any:
         """One matrix product; a product and a sum where axes that stay are shared."""
@@ -116,6 +124,8 @@ def summation(sign: int) -> Make:
         linear = [k for k, x in enumerate(inputs) if isinstance(x, Node)]
         if len(linear) < len(node.args[:2]):  # a number beside a tensor
             return Elementwise(), {}
+        if len(_as_exact(inputs, value)) < len(inputs):
+            return Elementwise(), {}
         alone = node.kwargs.get("alpha", 1) == 1
         return Elementwise(linear=linear), {"sum": sign, "arithmetic": True} if alone else {}
 
@@ -134,21 +144,29 @@ def conjugation(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind,
 
 def product(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
-    if len(inputs) == 2 and inputs[0].dtype == inputs[1].dtype:
+    places = [k for k in _as_exact(inputs, value) if inputs[k].dtype[1] == value.device]
+    if len(places) == 2:
         return Elementwise(factors=(0, 1)), {"arithmetic": True}
-    linear = (0,) if len(inputs) == 1 else ()
-    return Elementwise(linear=linear), {"arithmetic": bool(linear)}
+    return Elementwise(linear=places), {"arithmetic": len(inputs) == 1}
 
 
 def quotient(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u / v is linear in u."""
     plain = isinstance(node.args[0], fx.Node) and "rounding_mode" not in node.kwargs
-    return Elementwise(linear=(0,) if plain else ()), {"arithmetic": plain}
+    places = _as_exact(inputs, value)
+    linear = (0,) if plain and 0 in places else ()
+    return Elementwise(linear=linear), {"arithmetic": plain and len(places) == len(inputs)}
 
 
 def selection(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """where(mask, u, v)."""
-    return Elementwise(linear=range(1, len(inputs)) if len(inputs) == 3 else ()), {}
+    places = _as_exact(inputs, value)
+    return Elementwise(linear=places if places == [1, 2] and len(inputs) == 3 else ()), {}
+
+
+def _as_exact(inputs: Sequence[Any], value: Any) -> list[int]:
+    """The operands that are summed as exactly as the value: those of its dtype."""
+    return [k for k, x in enumerate(inputs) if x.zero or x.dtype[0] == value.dtype]
 
 
 def conversion(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
@@ -157,7 +175,8 @@ def conversion(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, 
     inexact = all(d.is_floating_point or d.is_complex for d in (before, after))
     if not inexact or inputs[0].dtype[1] != value.device:
         return Elementwise(), {}
-    exact = torch.finfo(before).bits >= torch.finfo(after).bits
+    fine, coarse = torch.finfo(before), torch.finfo(after)
+    exact = fine.eps <= coarse.eps and fine.max >= coarse.max
     linear = exact and (after.is_complex or not before.is_complex)
     return Elementwise(linear=(0,) if linear else ()), {}
 
@@ -320,7 +339,7 @@ LINEAR: dict[str, Make] = {
     "slice.Tensor": along(_dim),
     "cat.default": along(_dim, None),
     "flip.default": along(lambda node, n: node.args[1]),
-    "roll.default": along(lambda node, n: node.args[2]),
+    "roll.default": along(lambda node, n: (*node.args, ())[2] or range(n)),
     "cumsum.default": along(_dim),
     "index_select.default": along(_dim),
     "constant_pad_nd.default": along(
