@@ -6,6 +6,7 @@ import importlib.abc
 import os
 import sys
 import zlib
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -39,3 +40,52 @@ hypothesis.settings.load_profile("jetfold")
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the name of the test: the same numbers in every run and order."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+# ------------------------------------------------------------------ randomized operators
+
+RANDOM_OPERATORS = ["heat", "biharmonic", "mixed"]
+
+ESTIMATES = [
+    ("heat", 2, "gaussian", False),
+    ("heat", 2, "rademacher", False),
+    ("heat", 3, "orthogonal", False),
+    ("heat", 2, "coordinates", False),
+    ("heat", 2, "coordinates", True),
+    ("biharmonic", 2, "gaussian", False),
+    ("biharmonic", 3, "orthogonal", False),
+    ("biharmonic", 4, "coordinates", True),
+    ("mixed", 5, "coordinates", False),
+    ("mixed", 5, None, True),
+]
+"""(operator, samples, distribution, replace)"""
+
+
+def random_operator(name: str) -> Any:
+    """An operator in six coordinates."""
+    import jetfold
+
+    x = jetfold.partials(6)
+    squares = sum((v**2 for v in x), 0 * x[0])
+    return {
+        "heat": x[0] - 0.1 * (squares - x[0] ** 2),
+        "biharmonic": squares**2,
+        "mixed": x[0] ** 4 + x[1] ** 2 * x[2] ** 2 - 2 * x[3] * x[4] * x[5] + squares,
+    }[name]
+
+
+@pytest.fixture(params=RANDOM_OPERATORS)
+def operator(request: pytest.FixtureRequest) -> Any:
+    """Operators in six coordinates, of orders two to four."""
+    return random_operator(request.param)
+
+
+@pytest.fixture(params=ESTIMATES, ids=lambda case: "-".join(map(str, case)))
+def estimated(request: pytest.FixtureRequest) -> Any:
+    """An operator in six coordinates, and its estimate with draws of their own for every point."""
+    import jetfold
+
+    name, samples, distribution, replace = request.param
+    exact = random_operator(name)
+    options = {"replace": replace, "per_point": True}
+    return exact, jetfold.randomize(exact, samples, distribution, **options)

@@ -177,7 +177,7 @@ def test_bench_writes_table_csv_and_picture(tmp_path):
         assert part in result.output
     with (out / "torch.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == report.FIELDS
+    assert tuple(rows[0]) == tuple(report.COLUMNS)
     carried = {(row["operator"], row["method"]): row["vectors"] for row in rows}
     assert len(rows) == len(carried) == 16
     assert carried["laplacian", "minimal"] == "7"

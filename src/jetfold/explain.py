@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from . import sampling
 from .collapse import explain_program
 from .core.directions import Direction, Scheme, scheme
 from .core.polynomial import Polynomial
@@ -171,32 +171,34 @@ def _numbers(arrays: Sequence[np.ndarray]) -> str:
 
 def explain_estimate(
     operator: Randomized,
-    function: Callable[..., Any] | None = None,
+    subject: Any = None,
     *args: Any,
     rng: Any = None,
     draws: int = 100,
     **options: Any,
 ) -> Estimate:
-    """What a randomized operator carries and how it varies, for a function also in numbers."""
-    estimator = operator.estimator
-    symbols = operator.operator.symbols
-    countable = sampling.countable(symbols)
-    exact = scheme(symbols, "minimal").algebra.vectors if countable else None
-    found = Estimate(
-        operator=str(operator.operator),
-        samples=operator.samples,
-        exact=operator.exact,
-        vectors=(estimator.vectors, exact),
-        formulas=estimator.variance,
-    )
-    if function is None:
-        return found
-    if not args:
+    """What a randomized operator carries and how it varies, for a function also in numbers.
+
+    Args:
+        subject: a function, or a number of coordinates.
+    """
+    if callable(subject) and not args:
         raise TypeError(
             "explain(randomized, f, x, …) measures the variance of a function at a point, and no "
             "point came"
         )
-    evaluate = operator(function, **options)
+    coordinates = _coordinates(operator.operator, args, options) if args else subject
+    estimator = operator.estimator(coordinates)
+    found = Estimate(
+        operator=getattr(operator.operator, "__name__", None) or str(operator.operator),
+        samples=operator.samples,
+        exact=operator.exact(coordinates),
+        vectors=(estimator.vectors, operator.exact_vectors(coordinates)),
+        formulas=estimator.variance,
+    )
+    if not args:
+        return found
+    evaluate = operator(subject, **options)
     frontend = frontend_of(args[0])
     values = []
     for generator in frontend.generators(rng, draws):
@@ -210,6 +212,22 @@ def explain_estimate(
     )
 
 
+def _coordinates(operator: Any, args: Sequence[Any], options: Mapping[str, Any]) -> int:
+    """How many coordinates the point has; of a weighted Laplacian how many columns σ has."""
+    given = options.get("argnums", 0)
+    positions = (given,) if isinstance(given, int) else tuple(given)
+    points = [args[k] for k in positions]
+    if operator is weighted_laplacian:
+        sigma = options.get("sigma")
+        if sigma is None:
+            raise TypeError(
+                "explain(randomized weighted_laplacian, f, x, …) needs sigma=; with a matrix C "
+                "make the operator from partials(n): sum(C[i, j] * x[i] * x[j])"
+            )
+        return int((sigma(*points) if callable(sigma) else sigma).shape[-1])
+    return sum(prod(x.shape[options.get("batch_dims", 0) :]) for x in points)
+
+
 def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -> Any:
     """What an operator carries: vectors per method, the minimal basis and its product rule.
 
@@ -217,12 +235,14 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
     operations before and after, every sum that moves, how far, and what stopped it.
 
     `explain(jetfold.randomize(…))` gives the vectors carried and the formula of the variance;
-    `explain(jetfold.randomize(…), f, x, rng=…, draws=100)` measures mean and standard deviation.
+    `explain(jetfold.randomize(…), f, x, rng=…, draws=100)` measures mean and standard deviation
+    (with the keywords that the operator takes, such as batch_dims or sigma).
 
     Args:
         operator: an `Operator`; `jetfold.laplacian` or `jetfold.biharmonic` (with coordinates); or
             any nesting of dicts, lists and tuples of operators, as for `jetfold.derivatives`.
-        coordinates: the number of coordinates, where the operator does not say.
+        coordinates: the number of coordinates, where the operator does not say; of a randomized
+            weighted Laplacian the number of columns of sigma.
 
     Returns:
         an `Explanation` (of a program a `ProgramExplanation`, which also draws it with `save`; of a

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from . import sampling
-from .core import sampling as estimators
 from .core.polynomial import Polynomial
 from .core.sampling import Estimator
 from .frameworks import frontend_of
@@ -341,21 +340,14 @@ def _estimated(
     kind: str, samples: int, distribution: str | None, replace: bool, per_point: bool
 ) -> Request:
     """The Laplacian or the biharmonic, randomized."""
-    order = 2 if kind == "laplacian" else 4
-    distribution = distribution or ("rademacher" if order == 2 else "gaussian")
 
     def estimator(n: int) -> Estimator:
-        if distribution != "coordinates":
-            return estimators.isotropic(order // 2, 1.0, n, samples, distribution)  # type: ignore[arg-type]
-        if order == 2:
-            return estimators.of_squares(n, samples, replace)
-        return estimators.from_terms(coordinate_symbols(kind, n), samples, replace)
+        return sampling.of_named(kind, n, samples, distribution, replace)
 
     def no_dearer(n: int, estimator: Estimator) -> bool:
-        exact = n + 2 if order == 2 else 2 * n + 2 + n * (n + 1) // 2
-        return exact <= estimator.vectors
+        return sampling.named_vectors(kind, n) <= estimator.vectors
 
-    exact = _LAPLACIAN if order == 2 else _BIHARMONIC
+    exact = _LAPLACIAN if kind == "laplacian" else _BIHARMONIC
     return sampling.estimated(exact, estimator, no_dearer, samples, per_point)
 
 

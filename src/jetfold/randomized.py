@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import sampling
+from .core.directions import scheme
 from .core.sampling import Estimator
-from .operators import Operator, biharmonic, laplacian
+from .operators import Operator, biharmonic, laplacian, weighted_laplacian
 from .transform import transform
+
+NAMED = (laplacian, biharmonic, weighted_laplacian)
 
 
 class Randomized:
     """An unbiased estimate of an operator; made by `randomize`.
 
-    A transform like the operator itself; the function that it gives also takes the keyword `rng`.
+    A transform like the operator itself, with the same arguments; the function that it gives also
+    takes the keyword `rng`.
     """
 
     def __init__(
         self,
-        operator: Operator,
+        operator: Any,
         samples: int,
         distribution: str | None,
         replace: bool,
@@ -30,24 +34,63 @@ class Randomized:
         self.distribution = distribution
         self.replace = replace
         self.per_point = per_point
-        self._request = sampling.estimated_symbols(
-            operator._request, samples, distribution, replace, per_point
-        )
+        if isinstance(operator, Operator):
+            self._request = sampling.estimated_symbols(
+                operator._request, samples, distribution, replace, per_point
+            )
 
-    @property
-    def estimator(self) -> Estimator:
-        """The directions that are drawn, and the polynomials in them."""
-        return sampling.of_symbols(
-            self.operator.symbols, self.samples, self.distribution, self.replace
-        )
+    def estimator(self, coordinates: int | None = None) -> Estimator:
+        """The directions that are drawn, and the polynomials in them.
 
-    @property
-    def exact(self) -> bool:
+        Args:
+            coordinates: of a named operator, how many there are; of a weighted Laplacian, how many
+                columns σ has.
+        """
+        if isinstance(self.operator, Operator):
+            return sampling.of_symbols(
+                self.operator.symbols, self.samples, self.distribution, self.replace
+            )
+        n = self._count(coordinates)
+        return sampling.of_named(self._kind, n, self.samples, self.distribution, self.replace)
+
+    def exact_vectors(self, coordinates: int | None = None) -> int | None:
+        """How many vectors the exact operator carries; None if that is too many to count."""
+        if not isinstance(self.operator, Operator):
+            return sampling.named_vectors(self._kind, self._count(coordinates))
+        symbols = self.operator.symbols
+        return scheme(symbols, "minimal").algebra.vectors if sampling.countable(symbols) else None
+
+    def exact(self, coordinates: int | None = None) -> bool:
         """Whether the exact operator is evaluated, because it carries no more vectors."""
-        estimator = self.estimator
-        return not estimator.random or sampling.exact_is_cheaper(self.operator.symbols, estimator)
+        estimator, exact = self.estimator(coordinates), self.exact_vectors(coordinates)
+        return not estimator.random or (exact is not None and exact <= estimator.vectors)
 
-    def __call__(
+    @property
+    def _kind(self) -> str:
+        return "biharmonic" if self.operator is biharmonic else "laplacian"
+
+    def _count(self, coordinates: int | None) -> int:
+        if coordinates is None:
+            raise ValueError(
+                f"{self} does not say how many coordinates it has (or how many columns sigma has): "
+                "give coordinates="
+            )
+        return coordinates
+
+    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
+        if isinstance(self.operator, Operator):
+            return self._transformed(f, *args, **options)
+        return self.operator(
+            f,
+            *args,
+            samples=self.samples,
+            distribution=self.distribution,
+            replace=self.replace,
+            per_point=self.per_point,
+            **options,
+        )
+
+    def _transformed(
         self,
         f: Callable[..., Any],
         *,
@@ -59,8 +102,9 @@ class Randomized:
         return transform(self._request, f, argnums, batch_dims, method)
 
     def __repr__(self) -> str:
-        name = f", distribution={self.distribution!r}" if self.distribution else ""
-        return f"randomize({self.operator}, samples={self.samples}{name})"
+        name = getattr(self.operator, "__name__", None) or str(self.operator)
+        drawn = f", distribution={self.distribution!r}" if self.distribution else ""
+        return f"randomize({name}, samples={self.samples}{drawn})"
 
 
 def randomize(
@@ -70,11 +114,12 @@ def randomize(
     *,
     replace: bool = False,
     per_point: bool = False,
-) -> Any:
+) -> Randomized:
     """An unbiased estimate of an operator from random directions, in one collapsed propagation.
 
     Args:
-        operator: an `Operator`, or `jetfold.laplacian` or `jetfold.biharmonic`.
+        operator: an `Operator`, or `jetfold.laplacian`, `jetfold.biharmonic` or
+            `jetfold.weighted_laplacian`.
         samples: the number S of directions (or of terms); K-th derivatives along S directions carry
             1+(K−1)S+1 vectors. Where the exact operator carries no more, it is evaluated instead,
             and a `JetfoldWarning` says so.
@@ -93,8 +138,8 @@ def randomize(
             for all of them otherwise.
 
     Returns:
-        a transform of functions with the keywords argnums, batch_dims and method. The function that
-        it returns takes `rng`: a `torch.Generator` (PyTorch's global state if not given), or a JAX
+        a transform of functions with the arguments of the operator itself. The function that it
+        returns takes `rng`: a `torch.Generator` (PyTorch's global state if not given), or a JAX
         key, which has to be given and gives the same number whenever it is the same.
 
     Raises:
@@ -113,25 +158,11 @@ def randomize(
     >>> estimate(f)(torch.tensor([1.0, 2.0, 3.0]), rng=torch.Generator().manual_seed(0))
     tensor(12.)
     """
-    if operator is laplacian or operator is biharmonic:
-        sampling.check_options(samples, distribution, per_point, 1)
-
-        def apply(f: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-            return operator(
-                f,
-                samples=samples,
-                distribution=distribution,
-                replace=replace,
-                per_point=per_point,
-                **options,
-            )
-
-        return apply
-    if not isinstance(operator, Operator):
+    if not isinstance(operator, Operator) and all(operator is not x for x in NAMED):
         raise TypeError(
-            "randomize takes an Operator made with partials(n), or jetfold.laplacian or "
-            f"jetfold.biharmonic, got {type(operator).__name__}; a weighted Laplacian takes "
-            "samples= itself"
+            "randomize takes an Operator made with partials(n), or jetfold.laplacian, "
+            f"jetfold.biharmonic or jetfold.weighted_laplacian, got {type(operator).__name__}"
+            + (" (the operator itself, not operator(f))" if callable(operator) else "")
         )
     sampling.check_options(samples, distribution, per_point, 1)
     return Randomized(operator, samples, distribution, replace, per_point)

@@ -12,7 +12,7 @@ from .core import sampling
 from .core.directions import scheme
 from .core.polynomial import Polynomial
 from .core.sampling import DISTRIBUTIONS, Estimator, Source, Sources
-from .transform import Request
+from .transform import Request, coordinate_symbols
 from .warn import JetfoldWarning
 
 _LARGE = 20_000  # terms up to which the exact operator's algebra is built to count its vectors
@@ -232,6 +232,22 @@ def of_symbols(
         )
     except ValueError:
         return sampling.from_terms(symbols, samples, replace)
+
+
+def of_named(kind: str, n: int, samples: int, distribution: str | None, replace: bool) -> Estimator:
+    """The estimator of "laplacian" or "biharmonic" in n coordinates, without large polynomials."""
+    power = 1 if kind == "laplacian" else 2
+    distribution = distribution or ("rademacher" if power == 1 else "gaussian")
+    if distribution != "coordinates":
+        return sampling.isotropic(power, 1.0, n, samples, distribution)  # type: ignore[arg-type]
+    if power == 1:
+        return sampling.of_squares(n, samples, replace)
+    return sampling.from_terms(coordinate_symbols(kind, n), samples, replace)
+
+
+def named_vectors(kind: str, n: int) -> int:
+    """How many vectors the exact "laplacian" or "biharmonic" in n coordinates carries."""
+    return n + 2 if kind == "laplacian" else 2 * n + 2 + n * (n + 1) // 2
 
 
 def exact_is_cheaper(symbols: tuple[Polynomial, ...], estimator: Estimator) -> bool:

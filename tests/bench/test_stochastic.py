@@ -313,7 +313,7 @@ def test_bench_writes_table_csv_and_picture(tmp_path):
         assert part in result.output
     with (tmp_path / "torch-stochastic.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == estimates.FIELDS
+    assert tuple(rows[0]) == tuple(estimates.COLUMNS)
     assert len(rows) == 2 * 7 * 2 + 2
     assert {row["mode"] for row in rows} == {"eager"}
     for row in rows:

@@ -15,12 +15,6 @@ N = 6
 x = jf.partials(N)
 laplacian = sum((v**2 for v in x), 0 * x[0])
 
-OPERATORS = {
-    "heat": x[0] - 0.1 * sum((v**2 for v in x[1:]), 0 * x[0]),
-    "biharmonic": laplacian**2,
-    "mixed": x[0] ** 4 + x[1] ** 2 * x[2] ** 2 - 2 * x[3] * x[4] * x[5] + sum(v**2 for v in x),
-}
-
 
 @pytest.fixture
 def function(rng):
@@ -33,25 +27,10 @@ def points(rng):
     return jnp.asarray(rng.normal(size=(3, N)))
 
 
-@pytest.mark.parametrize(
-    ("name", "samples", "distribution", "replace"),
-    [
-        ("heat", 2, "gaussian", False),
-        ("heat", 2, "rademacher", False),
-        ("heat", 3, "orthogonal", False),
-        ("heat", 2, "coordinates", False),
-        ("heat", 2, "coordinates", True),
-        ("biharmonic", 2, "gaussian", False),
-        ("biharmonic", 3, "orthogonal", False),
-        ("biharmonic", 4, "coordinates", True),
-        ("mixed", 5, "coordinates", False),
-    ],
-)
-def test_unbiased(name, samples, distribution, replace, function, points):
+def test_unbiased(estimated, function, points):
     """Within four standard errors of the exact operator, over 4,000 independent draws."""
-    operator, draws = OPERATORS[name], 4000
+    (operator, estimate), draws = estimated, 4000
     exact = operator(function)(points[0])
-    estimate = jf.randomize(operator, samples, distribution, replace=replace, per_point=True)
     evaluate = jax.jit(estimate(function, batch_dims=1, method="collapsed"))
     values = evaluate(jnp.tile(points[:1], (draws, 1)), rng=jax.random.key(5))
     assert values.std() > 0
@@ -101,8 +80,8 @@ def test_gradients(points):
 
 
 def test_exact_where_that_is_as_cheap(function, points):
-    with pytest.warns(jf.JetfoldWarning, match="6 samples carry no fewer vectors"):
-        found = jf.laplacian(function, batch_dims=1, samples=6)(points)
+    with pytest.warns(jf.JetfoldWarning, match="8 samples carry no fewer vectors"):
+        found = jf.laplacian(function, batch_dims=1, samples=8)(points)
     np.testing.assert_allclose(found, jf.laplacian(function, batch_dims=1)(points))
 
 
@@ -120,10 +99,8 @@ def test_weighted_laplacians(function, points, rng):
         assert abs(values.mean() - exact * factor) < 4 * values.std() / 4000**0.5
 
 
-@pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("size", [1, 4, 1000])
-def test_chunks(name, size, function, points):
-    operator = OPERATORS[name]
+def test_chunks(operator, size, function, points):
     expected = operator(function, batch_dims=1)(points)
     found = jax.jit(operator(function, batch_dims=1, chunk_size=size))(points)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)

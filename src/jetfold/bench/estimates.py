@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,37 +18,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .report import COLOURS, NAMES, Environment, milliseconds, shown
+from . import report
+from .report import COLOURS, COMMON, NAMES, TIMES, Columns, Environment, milliseconds, shown
 from .stochastic import FAR, NESTED_UP_TO, OPERATORS, Outcome, Row, Settings
 from .suite import METHODS
-
-FIELDS = (
-    "framework",
-    "operator",
-    "dimension",
-    "samples",
-    "method",
-    "mode",
-    "vectors",
-    "exact",
-    "median ms",
-    "min ms",
-    "lower quartile ms",
-    "upper quartile ms",
-    "repeats",
-    "speed-up",
-    "time/collapsed",
-    "relative error",
-    "standard errors",
-    "peak MB",
-    "compile s",
-    "batch",
-    "dtype",
-    "device",
-    "width",
-    "seed",
-)
-"""The columns of the CSV file."""
 
 MARKERS = {"nested": "s", "standard": "^", "collapsed": "o", "minimal": "D"}
 
@@ -168,39 +141,26 @@ def _megabytes(row: Row) -> float | None:
     return None if row.peak is None else row.peak / 1e6
 
 
-def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None:
-    """One line per row, times in milliseconds, what does not apply left empty."""
-    settings = environment.settings
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(FIELDS)
-        for row in rows:
-            times = (row.time.median, row.time.minimum, row.time.lower, row.time.upper)
-            writer.writerow(
-                [
-                    environment.framework,
-                    row.operator,
-                    row.dimension,
-                    shown(row.samples, "d"),
-                    row.method,
-                    row.mode,
-                    shown(row.vectors, "d"),
-                    "yes" if row.exact else "no",
-                    *(f"{1e3 * value:.6g}" for value in times),
-                    row.time.repeats,
-                    shown(row.speedup, ".4g"),
-                    shown(row.over_collapsed, ".4g"),
-                    shown(row.relative_error, ".3g"),
-                    shown(row.standard_errors, ".3g"),
-                    shown(_megabytes(row), ".4g"),
-                    shown(row.compile_s, ".3g"),
-                    row.batch,
-                    environment.dtype,
-                    environment.device,
-                    f"{settings.width:g}",
-                    settings.seed,
-                ]
-            )
+COLUMNS: Columns = {
+    "framework": lambda _, environment: environment.framework,
+    "operator": lambda row, _: row.operator,
+    "dimension": lambda row, _: row.dimension,
+    "samples": lambda row, _: shown(row.samples, "d"),
+    "method": lambda row, _: row.method,
+    "mode": lambda row, _: row.mode,
+    "vectors": lambda row, _: shown(row.vectors, "d"),
+    "exact": lambda row, _: "yes" if row.exact else "no",
+    **TIMES,
+    "time/collapsed": lambda row, _: shown(row.over_collapsed, ".4g"),
+    "relative error": lambda row, _: shown(row.relative_error, ".3g"),
+    "standard errors": lambda row, _: shown(row.standard_errors, ".3g"),
+    "peak MB": lambda row, _: shown(_megabytes(row), ".4g"),
+    "compile s": lambda row, _: shown(row.compile_s, ".3g"),
+    "batch": lambda row, _: row.batch,
+    **COMMON,
+}
+
+write_csv = partial(report.write_csv, columns=COLUMNS)
 
 
 def complaints(outcome: Outcome, dtype: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -48,31 +48,6 @@ NAMES = {
 
 SPREAD = 0.3
 """From which distance of the quartiles, relative to the median, a run counts as disturbed."""
-
-FIELDS = (
-    "framework",
-    "operator",
-    "dimension",
-    "method",
-    "mode",
-    "vectors",
-    "median ms",
-    "min ms",
-    "lower quartile ms",
-    "upper quartile ms",
-    "repeats",
-    "speed-up",
-    "limit ms",
-    "time/limit",
-    "relative error",
-    "compile s",
-    "batch",
-    "dtype",
-    "device",
-    "width",
-    "seed",
-)
-"""The columns of the CSV file."""
 
 
 @dataclass(frozen=True)
@@ -157,36 +132,51 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def write_csv(rows: Sequence[Row], environment: Environment, path: Path) -> None:
+Columns = Mapping[str, Callable[[Any, Environment], Any]]
+"""The columns of a CSV file: from a row and the environment to what is written."""
+
+TIMES: Columns = {
+    "median ms": lambda row, _: f"{1e3 * row.time.median:.6g}",
+    "min ms": lambda row, _: f"{1e3 * row.time.minimum:.6g}",
+    "lower quartile ms": lambda row, _: f"{1e3 * row.time.lower:.6g}",
+    "upper quartile ms": lambda row, _: f"{1e3 * row.time.upper:.6g}",
+    "repeats": lambda row, _: row.time.repeats,
+    "speed-up": lambda row, _: shown(row.speedup, ".4g"),
+}
+
+COMMON: Columns = {
+    "dtype": lambda _, environment: environment.dtype,
+    "device": lambda _, environment: environment.device,
+    "width": lambda _, environment: f"{environment.settings.width:g}",
+    "seed": lambda _, environment: environment.settings.seed,
+}
+
+COLUMNS: Columns = {
+    "framework": lambda _, environment: environment.framework,
+    "operator": lambda row, _: row.operator,
+    "dimension": lambda row, _: row.dimension,
+    "method": lambda row, _: row.method,
+    "mode": lambda row, _: row.mode,
+    "vectors": lambda row, _: shown(row.vectors, "d"),
+    **TIMES,
+    "limit ms": lambda row, _: shown(None if row.limit is None else 1e3 * row.limit, ".6g"),
+    "time/limit": lambda row, _: shown(row.over_limit, ".4g"),
+    "relative error": lambda row, _: shown(row.relative_error, ".3g"),
+    "compile s": lambda row, _: shown(row.compile_s, ".3g"),
+    "batch": lambda _, environment: environment.settings.batch,
+    **COMMON,
+}
+
+
+def write_csv(
+    rows: Sequence[Any], environment: Environment, path: Path, columns: Columns = COLUMNS
+) -> None:
     """One line per row, times in milliseconds, what does not apply left empty."""
-    settings = environment.settings
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(FIELDS)
+        writer.writerow(columns)
         for row in rows:
-            times = (row.time.median, row.time.minimum, row.time.lower, row.time.upper)
-            writer.writerow(
-                [
-                    environment.framework,
-                    row.operator,
-                    row.dimension,
-                    row.method,
-                    row.mode,
-                    shown(row.vectors, "d"),
-                    *(f"{1e3 * value:.6g}" for value in times),
-                    row.time.repeats,
-                    shown(row.speedup, ".4g"),
-                    shown(None if row.limit is None else 1e3 * row.limit, ".6g"),
-                    shown(row.over_limit, ".4g"),
-                    shown(row.relative_error, ".3g"),
-                    shown(row.compile_s, ".3g"),
-                    settings.batch,
-                    environment.dtype,
-                    environment.device,
-                    f"{settings.width:g}",
-                    settings.seed,
-                ]
-            )
+            writer.writerow([cell(row, environment) for cell in columns.values()])
 
 
 # ------------------------------------------------------------------ the picture
