@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import jetfold as jf
 from jetfold.core import jet as core_jet
@@ -599,6 +600,13 @@ POINTWISE = [
     "F.bilinear(x, x, w.reshape(1, 3, 3)).squeeze(-1)",
     "torch.cdist(x.unsqueeze(1), w.expand(5, 3, 3)).sum((-1, -2))",
     "torch.det(torch.stack([x, x.roll(1, -1) ** 2, x + w[0]], -1))",
+    "(w @ x.mT).exp().mT @ w[:1].mT",
+    "x.unsqueeze(1) @ w.expand(5, 3, 3) * (w[None] @ x[..., None]).sin().mT",
+    "(x.sin().unsqueeze(-1).expand(5, 3, 3) @ w).prod(-1) * (w @ x[:, None].expand(5, 3, 3)).exp()[:, 0]",
+    "torch.einsum('ni,ij->nj', x, w).exp() * torch.einsum('ij,nj->ni', w, x)",
+    "torch.einsum('ni,ii->n', x, w) * torch.einsum('nii,j->n', x[:, None].expand(5, 3, 3), w[0]).sin()",
+    "torch.einsum('ni,oj->nj', x, w[:1]).sin() * torch.einsum('ni,mj->nij', x, w[:1])[:, 1]",
+    "torch.einsum('ni,nj->nij', x, w[:1]).exp().sum(-1) * torch.einsum('ij,jn->in', x, w)",
 ]
 
 
@@ -621,6 +629,36 @@ def test_batches_of_points(form: str, method: str, tools: Any) -> None:
     alone = torch.func.vmap(jf.derivatives(wanted)(lambda p: function(p.expand(5, 3))[0]))(points)
     for name in wanted:
         tools.close(together[name], alone[name])
+
+
+MATRICES = {
+    "matmul": lambda z, w: z @ w.mT,
+    "of several axes": lambda z, w: (z[:, None] @ w.mT)[:, 0],
+    "from the left": lambda z, w: (w @ z[..., None])[..., 0],
+    "einsum": lambda z, w: torch.einsum("bi,hi->bh", z, w),
+    "addmm": lambda z, w: torch.addmm(w[:, 0], z, w.mT) - w[:, 0],
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_matrix_products_by_constants_cost_what_linear_costs(name: str, tools: Any) -> None:
+    """Coefficients that all points share are multiplied once, however the product is written."""
+    generator = torch.Generator().manual_seed(3)
+    weights = [torch.randn(n, m, generator=generator) / m**0.5 for n, m in ((8, 20), (8, 8))]
+    points = torch.randn(16, 20, generator=generator)
+    flops, values = [], []
+    for product in (F.linear, MATRICES[name]):
+
+        def network(x: Any, product: Any = product) -> Any:
+            for w in weights:
+                x = torch.tanh(product(x, w))
+            return x.sum(-1)
+
+        with FlopCounterMode(display=False) as counter:
+            values.append(jf.laplacian(network, batch_dims=1)(points))
+        flops.append(counter.get_total_flops())
+    assert flops[1] == flops[0]
+    tools.close(values[1], values[0], 1e-5)
 
 
 LARGE = [

@@ -147,6 +147,20 @@ def full(jet: Any) -> list[Block]:
     ]
 
 
+def full_along(jet: Any, axes: Sequence[int]) -> list[Block]:
+    """The blocks, broadcast to the shape of the value along some axes only."""
+    shape = tuple(jet.primal.shape)
+    found: list[Block] = []
+    for b in jet.blocks:
+        if b is not None:
+            sizes = list(b.shape)
+            for axis in axes:
+                sizes[1 + axis % len(shape)] = shape[axis]
+            b = b if list(b.shape) == sizes else b.expand(sizes)
+        found.append(b)
+    return found
+
+
 def transpose(like: Any, primal: Any, blocks: Sequence[Any]) -> Any:
     """Jets from a value and blocks; an operation with several outputs gives a sequence of jets."""
     if isinstance(primal, (tuple, list)):
@@ -401,11 +415,7 @@ def affine(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
         primal = call(func, x.primal, weight, bias, *rest, **options)
         if func is F.linear:  # acts on the last axis alone: blocks pass as they are
-            width = x.primal.shape[-1]
-            blocks = [
-                b if b is None or b.shape[-1] == width else b.expand((*b.shape[:-1], width))
-                for b in x.blocks
-            ]
+            blocks = full_along(x, (-1,))
             return make(x, primal, [None if b is None else F.linear(b, weight) for b in blocks])
         blocks = [
             None
@@ -507,13 +517,20 @@ class RowByRow:
         return self.blocks(u, v).sum(0)
 
 
+def matrix_product(u: Any, v: Any) -> Any:
+    """torch.matmul; by one matrix for all it is one large product, not many small ones."""
+    if v.ndim > 2 and all(n == 1 for n in v.shape[:-2]) and u.ndim >= v.ndim:
+        v = v.reshape(v.shape[-2:])
+    return torch.matmul(u, v)
+
+
 class Matmul:
     """torch.matmul of operands that have two axes or more, and as many as each other."""
 
-    one = staticmethod(torch.matmul)
-    value_block = staticmethod(torch.matmul)
-    block_value = staticmethod(torch.matmul)
-    blocks = staticmethod(torch.matmul)
+    one = staticmethod(matrix_product)
+    value_block = staticmethod(matrix_product)
+    block_value = staticmethod(matrix_product)
+    blocks = staticmethod(matrix_product)
 
     @staticmethod
     def contract(u: Any, v: Any) -> Any:
@@ -561,7 +578,17 @@ def bilinear_product(level: int, jet: Any, kind: Any, u: Any, v: Any) -> Any:
 def stacked_matmul(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """matmul of operands with two axes or more, and as many as each other."""
     u, v = args[0], second(args, kwargs, "mat2")
-    return bilinear_product(level, first_jet(level, (u, v), {}), Matmul, u, v)
+    if is_jet(level, u) and is_jet(level, v):
+        return bilinear_product(level, u, Matmul, u, v)
+    if is_jet(level, u):
+        return linear_in(u, lambda x: matrix_product(x, v), (-1,))
+    return linear_in(v, lambda x: matrix_product(u, x), (-2,))
+
+
+def linear_in(jet: Any, apply: Callable[[Any], Any], contracted: Sequence[int]) -> Any:
+    """A product with a constant: axes of length one stay, except those that are summed over."""
+    blocks = full_along(jet, contracted)
+    return make(jet, apply(jet.primal), [None if b is None else apply(b) for b in blocks])
 
 
 def einsum(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -581,8 +608,19 @@ def einsum(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if len(operands) == 2:
         if not any(is_jet(level, x) for x in operands):
             return torch.einsum(f"{inputs[0]},{inputs[1]}->{out}", *operands)
-        jet = first_jet(level, operands, {})
-        return bilinear_product(level, jet, Einsum(inputs[0], inputs[1], out), *operands)
+        u, v = operands
+        kind = Einsum(inputs[0], inputs[1], out)
+        if is_jet(level, u) and is_jet(level, v):
+            return bilinear_product(level, u, kind, u, v)
+        left = is_jet(level, u)
+        jet, letters = (u, inputs[0]) if left else (v, inputs[1])
+        summed = [k for k, x in enumerate(letters) if x not in out or letters.count(x) > 1]
+        blocks = [
+            None if b is None else kind.block_value(b, v) if left else kind.value_block(u, b)
+            for b in full_along(jet, summed)
+        ]
+        primal = kind.one(u.primal, v) if left else kind.one(u, v.primal)
+        return make(jet, primal, blocks)
     (jet,) = operands
     letter = unused_letter(inputs[0] + out)
     primal = torch.einsum(f"{inputs[0]}->{out}", jet.primal)
