@@ -400,8 +400,8 @@ def laplacian(
         batch_dims: how many leading axes index independent points.
         method: "minimal" and "collapsed" carry D+2 vectors, "standard" 1+2D, "nested" none.
         chunk_size: evaluate that many directions at a time, one piece after the other: the same
-            value, in the memory of chunk_size+2 vectors. (Gradients: JAX recomputes the pieces;
-            PyTorch keeps what it saves for backward of all of them.)
+            value, in the memory of chunk_size+2 vectors. Its gradient computes the pieces again (in
+            PyTorch not inside torch.compile and torch.func, which keep what all of them save).
         samples: estimate it from that many random directions, S+2 vectors; see `randomize` for
             `distribution` ("rademacher" if not given), `replace` and `per_point`.
 

@@ -358,6 +358,8 @@ class Call:
 
     def _sum(self, step: Callable[[Any, int], list[Any]], units: int, size: int) -> list[Any]:
         size = min(size, units)
+        if units > size:
+            step = self.frontend.recomputed(step)
         total = self.frontend.add_up(lambda start: step(start, size), units // size, size)
         if units % size:
             rest = step(units - units % size, units % size)

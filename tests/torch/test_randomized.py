@@ -201,6 +201,57 @@ def test_chunks_of_named_operators(function, points, rng):
     torch.testing.assert_close(compiled(points), jf.laplacian(function, batch_dims=1)(points))
 
 
+@pytest.mark.parametrize("size", [7, 20, 64])
+def test_gradients_of_chunks_keep_nothing_of_them(size):
+    """They equal those of the whole, of second order too; outside of the chunks little is saved."""
+    n = 60
+    net = torch.nn.Sequential(torch.nn.Linear(n, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    net = net.double()
+    weights = list(net.parameters())
+    point = torch.linspace(-1, 1, 8 * n, dtype=torch.float64).reshape(8, n).requires_grad_()
+    saved, gradients = [], []
+    transforms = [jf.laplacian(net, batch_dims=1, chunk_size=k) for k in (None, size)]
+    for function in (*transforms, net):
+        kept = 0
+
+        def pack(x):
+            nonlocal kept
+            kept += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            values = function(point)
+        saved.append(kept)
+        first = torch.autograd.grad(values.square().sum(), [point, *weights[:3]], create_graph=True)
+        norm = sum(g.square().sum() for g in first)
+        gradients.append([*first, *torch.autograd.grad(norm, [point, *weights[:3]])])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    whole, chunked, forward = saved
+    assert chunked < 1.2 * forward + (whole if size > n else 0)
+    assert whole > 6 * forward
+
+
+def test_gradients_of_chunks_inside_transforms(function, points):
+    chunked = jf.laplacian(function, batch_dims=1, chunk_size=4)
+    expected = torch.func.grad(lambda p: jf.laplacian(function, batch_dims=1)(p).sum())(points)
+    torch.testing.assert_close(torch.func.grad(lambda p: chunked(p).sum())(points), expected)
+    torch.testing.assert_close(
+        torch.func.vmap(torch.func.grad(jf.laplacian(function, chunk_size=4)))(points), expected
+    )
+    points.requires_grad_()
+    nested = jf.laplacian(jf.laplacian(function, chunk_size=4), chunk_size=4)(points[0])
+    whole = jf.biharmonic(function)(points[0])
+    torch.testing.assert_close(nested, whole)
+    torch.testing.assert_close(*(torch.autograd.grad(x, points) for x in (nested, whole)))
+    inner = torch.func.vmap(torch.func.grad(lambda p: function(p)))  # a transform in the function
+    with pytest.warns(jf.JetfoldWarning, match="calls torch.func transforms"):
+        values = [
+            jf.laplacian(lambda p: inner(p)[..., 0], batch_dims=1, chunk_size=chunk_size)(points)
+            for chunk_size in (4, None)
+        ]
+    torch.testing.assert_close(*values)
+
+
 def test_memory_of_chunks_and_samples(points):
     """Nothing of size D² is made."""
     n, largest = 3000, 0

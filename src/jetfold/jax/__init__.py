@@ -167,9 +167,13 @@ def rows(grouped: Any, start: Any, count: int) -> Any:
     return jax.lax.dynamic_slice_in_dim(grouped, start, count, 1)
 
 
+def recomputed(step: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """The step, computed again for its gradient instead of keeping what it saves."""
+    return jax.checkpoint(step, static_argnums=1)
+
+
 def add_up(step: Callable[[Any], Any], count: int, size: int) -> Any:
-    """Σ_k step(k·size), one after the other, also when it is differentiated."""
-    step = jax.checkpoint(step)
+    """Σ_k step(k·size), one after the other."""
 
     def further(total: Any, k: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, step(k * size)), None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 from .. import transform
 from .double import float64, in_float64, to_numpy
@@ -207,6 +208,27 @@ def sparse_rows(coordinates: Any, components: Any, n: int, like: Any) -> Callabl
 def rows(grouped: Any, start: int, count: int) -> Any:
     """Entries along the second axis."""
     return grouped[:, start : start + count]
+
+
+def recomputed(step: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """The step, computed again for its gradient instead of keeping what it saves.
+
+    Transforms of torch.func (around the step or in it) and torch.compile keep everything: saved
+    tensors are theirs.
+    """
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.compiler.is_compiling() or transformed or not torch.is_grad_enabled():
+        return step
+
+    def run(start: Any, count: int) -> Any:
+        try:
+            return checkpoint(step, start, count, use_reentrant=False)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            return step(start, count)
+
+    return run
 
 
 def add_up(step: Callable[[int], Any], count: int, size: int) -> Any:
