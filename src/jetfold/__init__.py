@@ -5,15 +5,8 @@ See `laplacian`, `partials` and `derivatives`; `explain` shows what an operator 
 
 from .collapse import collapse
 from .explain import check, explain
-from .operators import (
-    Operator,
-    biharmonic,
-    derivatives,
-    jet,
-    laplacian,
-    partials,
-    weighted_laplacian,
-)
+from .named import biharmonic, laplacian, weighted_laplacian
+from .operators import Operator, derivatives, jet, partials
 from .randomized import randomize
 from .warn import JetfoldWarning, strict
 

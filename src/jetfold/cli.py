@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 from . import __version__
 from .explain import Explanation, explain
-from .operators import Operator, biharmonic, laplacian, partials
+from .named import biharmonic, laplacian
+from .operators import Operator, partials
 
 EXTRAS = {
     "typer": "bench",

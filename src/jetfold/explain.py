@@ -18,7 +18,8 @@ from .collapse import explain_program
 from .core.directions import Direction, Scheme, scheme
 from .core.polynomial import Polynomial
 from .frameworks import frontend_of
-from .operators import Operator, biharmonic, derivatives, laplacian, weighted_laplacian
+from .named import biharmonic, laplacian, weighted_laplacian
+from .operators import Operator, derivatives
 from .randomized import Randomized
 from .transform import coordinate_symbols
 

@@ -8,7 +8,8 @@ from typing import Any
 from . import sampling
 from .core.directions import scheme
 from .core.sampling import Estimator
-from .operators import Operator, biharmonic, laplacian, weighted_laplacian
+from .named import biharmonic, laplacian, weighted_laplacian
+from .operators import Operator
 from .transform import transform
 
 NAMED = (laplacian, biharmonic, weighted_laplacian)

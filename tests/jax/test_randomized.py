@@ -104,6 +104,9 @@ def test_chunks(operator, size, function, points):
     expected = operator(function, batch_dims=1)(points)
     found = jax.jit(operator(function, batch_dims=1, chunk_size=size))(points)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
+    tree = jf.derivatives([operator, 1])(function, batch_dims=1, chunk_size=size)
+    np.testing.assert_allclose(tree(points)[0], expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(tree(points)[1], function(points))
 
 
 def test_chunks_are_differentiated(points, rng):

@@ -171,6 +171,13 @@ def test_chunks(operator, size, function, points):
     for method in ("minimal", "nested"):
         found = operator(function, batch_dims=1, chunk_size=size, method=method)(points)
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    tree = jf.derivatives({"u": 1, "of": [operator, x[1] ** 2]})(
+        function, batch_dims=1, chunk_size=size
+    )
+    found = tree(points)
+    torch.testing.assert_close(found["u"], function(points))
+    torch.testing.assert_close(found["of"][0], expected, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(found["of"][1], (x[1] ** 2)(function, batch_dims=1)(points))
 
 
 def test_chunks_of_named_operators(function, points, rng):

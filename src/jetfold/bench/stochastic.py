@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..explain import explain
-from ..operators import biharmonic, laplacian
+from ..named import biharmonic, laplacian
 from ..warn import JetfoldWarning
 from .backends import Backend
 from .measure import Timing, once

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..core.directions import powers
 from ..explain import explain
-from ..operators import biharmonic, laplacian, partials, weighted_laplacian
+from ..named import biharmonic, laplacian, weighted_laplacian
+from ..operators import partials
 from ..transform import METHODS as ALL_METHODS
 from ..transform import coordinate_symbols
 from .backends import PEERS, REWRITTEN, Backend, Powers
