@@ -40,6 +40,9 @@ class Numpy:
     def stack(self, rows: Sequence[Any]) -> Any:
         return np.stack(np.broadcast_arrays(*rows))
 
+    def unstack(self, block: Any) -> Sequence[Any]:
+        return list(block)
+
     def take(self, block: Any, positions: Sequence[int]) -> Any:
         self.takes += 1
         return block[list(positions)]

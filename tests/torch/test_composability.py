@@ -185,6 +185,20 @@ def test_backward_to_parameters(name, method):
     close(ours, [p.grad for p in net.parameters() if p.grad is not None])
 
 
+def test_backward_takes_blocks_apart_at_once():
+    """Row by row, each would become a block of zeros with one row."""
+    net, x = network(), batch()
+    pending, names = [jf.biharmonic(net, batch_dims=1)(x).sum().grad_fn], {}
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in names:
+            names[node] = node.name()
+            pending += [following for following, _ in node.next_functions]
+    found = list(names.values())
+    assert "UnbindBackward0" in found
+    assert found.count("SelectBackward0") <= 1  # the coefficient that is read out
+
+
 def test_backward_to_the_input():
     net, x = network(), batch().requires_grad_()
     ours = torch.autograd.grad(jf.laplacian(net, batch_dims=1)(x).sum(), x)[0]

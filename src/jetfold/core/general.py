@@ -35,11 +35,12 @@ def blocks(
         directional: from k lists of tangents, one per input, all stacked along a leading axis, to
             D^kφ(primals)[tangents_1, …, tangents_k] of every output, stacked likewise.
         outputs: how many φ has.
-        xp: `stack` and `zeros_like`.
+        xp: `stack`, `unstack` and `zeros_like`.
     """
     rows: list[list[Array | None]] = []  # per basis element beyond the unit, a tangent per input
     for degree in range(1, algebra.order + 1):
         of_degree = [found[degree - 1] for found in inputs]
+        of_degree = [None if b is None else xp.unstack(b) for b in of_degree]
         for a in range(algebra.sizes[degree]):
             rows.append([None if b is None else b[a] for b in of_degree])
     totals: list[list[Array | None]] = [[None] * (algebra.vectors - 1) for _ in range(outputs)]
@@ -55,9 +56,9 @@ def blocks(
             for slot in range(k)
         ]
         for total, stacked in zip(totals, directional(slots), strict=True):
-            for n, (_, combination) in enumerate(met):
+            for row, (_, combination) in zip(xp.unstack(stacked), met, strict=True):
                 for w, c in combination:
-                    term = stacked[n] * c
+                    term = row * c
                     so_far = total[w - 1]
                     total[w - 1] = term if so_far is None else so_far + term
     return [_by_degree(algebra, total, xp) for total in totals]

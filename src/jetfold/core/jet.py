@@ -30,6 +30,9 @@ class Namespace(Protocol):
     def stack(self, rows: Sequence[Array]) -> Array:
         """Stack along a new leading axis; the rows are broadcast against each other."""
 
+    def unstack(self, block: Block) -> Sequence[Array]:
+        """All rows, by one operation: that of its gradient is one too."""
+
     def take(self, block: Array, positions: Sequence[int]) -> Array:
         """The rows at these positions of the leading axis."""
 
@@ -159,11 +162,12 @@ def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: 
         right = xp.take(v, [b for _, _, b, _ in table.entries])
         terms = xp.scale(bilinear.blocks(left, right), [c for *_, c in table.entries])
         return xp.segment_sum(terms, [w for w, *_ in table.entries], size)
+    left, right = xp.unstack(u), xp.unstack(v)
     rows = []
     for _, terms in table.rows:
         total = None
         for a, b, c in terms:
-            total = add(total, scaled(c, bilinear.one(u[a], v[b])))
+            total = add(total, scaled(c, bilinear.one(left[a], right[b])))
         rows.append(total)
     block = xp.stack(rows)
     return block if len(rows) == size else xp.segment_sum(block, [w for w, _ in table.rows], size)

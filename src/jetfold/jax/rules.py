@@ -51,6 +51,14 @@ class JaxNamespace:
         return jnp.stack(jnp.broadcast_arrays(*rows))
 
     @staticmethod
+    def unstack(block: Any) -> Sequence[Any]:
+        """All rows."""
+        if block.shape[0] == 1:
+            return [block[0]]
+        parts = lax.split(block, (1,) * block.shape[0])
+        return [lax.squeeze(part, (0,)) for part in parts]
+
+    @staticmethod
     def take(block: Any, positions: Sequence[int]) -> Any:
         """The rows at these positions of the leading axis."""
         return block[np.array(positions)]

@@ -54,6 +54,11 @@ class TorchNamespace:
         return torch.zeros_like(array)
 
     @staticmethod
+    def unstack(block: Any) -> Sequence[Any]:
+        """All rows."""
+        return block.unbind(0)
+
+    @staticmethod
     def take(block: Any, positions: Sequence[int]) -> Any:
         """The rows at these positions of the leading axis."""
         return block[torch.tensor(positions, device=block.device)]
