@@ -189,12 +189,12 @@ def explain_estimate(
             "point came"
         )
     coordinates = _coordinates(operator.operator, args, options) if args else subject
-    estimator = operator.estimator(coordinates)
+    estimator, exact = operator.estimator(coordinates), operator.exact_vectors(coordinates)
     found = Estimate(
-        operator=getattr(operator.operator, "__name__", None) or str(operator.operator),
+        operator=operator.name,
         samples=operator.samples,
-        exact=operator.exact(coordinates),
-        vectors=(estimator.vectors, operator.exact_vectors(coordinates)),
+        exact=not estimator.random or estimator.no_cheaper_than(exact),
+        vectors=(estimator.vectors, exact),
         formulas=estimator.variance,
     )
     if not args:

@@ -21,8 +21,12 @@ def _squares_in_parts(n: int) -> Parts:
     return Parts((Polynomial(),), [Piece(0, 2, 1, n)])
 
 
-_LAPLACIAN = Request("laplacian", partial(coordinate_symbols, "laplacian"), parts=_squares_in_parts)
-_BIHARMONIC = Request("biharmonic", partial(coordinate_symbols, "biharmonic"))
+_EXACT = {
+    "laplacian": Request(
+        "laplacian", partial(coordinate_symbols, "laplacian"), parts=_squares_in_parts
+    ),
+    "biharmonic": Request("biharmonic", partial(coordinate_symbols, "biharmonic")),
+}
 
 
 @lru_cache(maxsize=256)
@@ -35,15 +39,13 @@ def _estimated(
         return sampling.of_named(kind, n, samples, distribution, replace)
 
     def no_dearer(n: int, estimator: Estimator) -> bool:
-        return sampling.named_vectors(kind, n) <= estimator.vectors
+        return estimator.no_cheaper_than(sampling.named_vectors(kind, n))
 
-    exact = _LAPLACIAN if kind == "laplacian" else _BIHARMONIC
-    return sampling.estimated(exact, estimator, no_dearer, samples, per_point)
+    return sampling.estimated(_EXACT[kind], estimator, no_dearer, samples, per_point)
 
 
 def _named(
     kind: str,
-    exact: Request,
     f: Function,
     argnums: int | Sequence[int],
     batch_dims: int,
@@ -56,7 +58,7 @@ def _named(
 ) -> Function:
     if samples is None:
         _only_with_samples(distribution, replace, per_point)
-        return transform(exact, f, argnums, batch_dims, method, chunk_size)
+        return transform(_EXACT[kind], f, argnums, batch_dims, method, chunk_size)
     sampling.check_options(samples, distribution, per_point, batch_dims)
     request = _estimated(kind, samples, distribution, replace, per_point)
     return transform(request, f, argnums, batch_dims, method, chunk_size)
@@ -108,7 +110,7 @@ def laplacian(
     tensor(18.)
     """
     return _named(
-        "laplacian", _LAPLACIAN, f, argnums, batch_dims, method, chunk_size,
+        "laplacian", f, argnums, batch_dims, method, chunk_size,
         samples, distribution, replace, per_point,
     )  # fmt: skip
 
@@ -135,7 +137,7 @@ def biharmonic(
     tensor(8.)
     """
     return _named(
-        "biharmonic", _BIHARMONIC, f, argnums, batch_dims, method, chunk_size,
+        "biharmonic", f, argnums, batch_dims, method, chunk_size,
         samples, distribution, replace, per_point,
     )  # fmt: skip
 

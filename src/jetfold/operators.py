@@ -331,8 +331,7 @@ def derivatives(operators: Any) -> Callable[..., Function]:
 
     Returns:
         a transform with the keywords argnums, batch_dims, method and chunk_size of an operator; its
-        result has the structure of `operators`,
-        with the results of the operators at the leaves.
+        result has the structure of `operators`, with the results of the operators at the leaves.
 
     >>> import torch
     >>> t, x = partials(2)

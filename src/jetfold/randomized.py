@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import sampling
-from .core.directions import scheme
 from .core.sampling import Estimator
 from .named import biharmonic, laplacian, weighted_laplacian
 from .operators import Operator
@@ -35,10 +34,9 @@ class Randomized:
         self.distribution = distribution
         self.replace = replace
         self.per_point = per_point
-        if isinstance(operator, Operator):
-            self._request = sampling.estimated_symbols(
-                operator._request, samples, distribution, replace, per_point
-            )
+
+    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
+        raise NotImplementedError
 
     def estimator(self, coordinates: int | None = None) -> Estimator:
         """The directions that are drawn, and the polynomials in them.
@@ -47,24 +45,73 @@ class Randomized:
             coordinates: of a named operator, how many there are; of a weighted Laplacian, how many
                 columns σ has.
         """
-        if isinstance(self.operator, Operator):
-            return sampling.of_symbols(
-                self.operator.symbols, self.samples, self.distribution, self.replace
-            )
+        raise NotImplementedError
+
+    def exact_vectors(self, coordinates: int | None = None) -> int | None:
+        """How many vectors the exact operator carries; None if that is too many to count."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The operator, as one writes it."""
+        return str(self.operator)
+
+    def __repr__(self) -> str:
+        drawn = f", distribution={self.distribution!r}" if self.distribution else ""
+        return f"randomize({self.name}, samples={self.samples}{drawn})"
+
+
+class _OfOperator(Randomized):
+    """Of an operator made with `partials`."""
+
+    def __init__(self, operator: Operator, *options: Any) -> None:
+        super().__init__(operator, *options)
+        self._request = sampling.estimated_symbols(operator._request, *options)
+
+    def __call__(
+        self,
+        f: Callable[..., Any],
+        *,
+        argnums: int | Sequence[int] = 0,
+        batch_dims: int = 0,
+        method: str = "minimal",
+    ) -> Callable[..., Any]:
+        sampling.check_options(self.samples, self.distribution, self.per_point, batch_dims)
+        return transform(self._request, f, argnums, batch_dims, method)
+
+    def estimator(self, coordinates: int | None = None) -> Estimator:
+        return sampling.of_symbols(
+            self.operator.symbols, self.samples, self.distribution, self.replace
+        )
+
+    def exact_vectors(self, coordinates: int | None = None) -> int | None:
+        return sampling.exact_vectors(self.operator.symbols)
+
+
+class _OfNamed(Randomized):
+    """Of a named operator, which takes the samples itself and has any number of coordinates."""
+
+    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
+        return self.operator(
+            f,
+            *args,
+            samples=self.samples,
+            distribution=self.distribution,
+            replace=self.replace,
+            per_point=self.per_point,
+            **options,
+        )
+
+    def estimator(self, coordinates: int | None = None) -> Estimator:
         n = self._count(coordinates)
         return sampling.of_named(self._kind, n, self.samples, self.distribution, self.replace)
 
     def exact_vectors(self, coordinates: int | None = None) -> int | None:
-        """How many vectors the exact operator carries; None if that is too many to count."""
-        if not isinstance(self.operator, Operator):
-            return sampling.named_vectors(self._kind, self._count(coordinates))
-        symbols = self.operator.symbols
-        return scheme(symbols, "minimal").algebra.vectors if sampling.countable(symbols) else None
+        return sampling.named_vectors(self._kind, self._count(coordinates))
 
-    def exact(self, coordinates: int | None = None) -> bool:
-        """Whether the exact operator is evaluated, because it carries no more vectors."""
-        estimator, exact = self.estimator(coordinates), self.exact_vectors(coordinates)
-        return not estimator.random or (exact is not None and exact <= estimator.vectors)
+    @property
+    def name(self) -> str:
+        return self.operator.__name__
 
     @property
     def _kind(self) -> str:
@@ -77,35 +124,6 @@ class Randomized:
                 "give coordinates="
             )
         return coordinates
-
-    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
-        if isinstance(self.operator, Operator):
-            return self._transformed(f, *args, **options)
-        return self.operator(
-            f,
-            *args,
-            samples=self.samples,
-            distribution=self.distribution,
-            replace=self.replace,
-            per_point=self.per_point,
-            **options,
-        )
-
-    def _transformed(
-        self,
-        f: Callable[..., Any],
-        *,
-        argnums: int | Sequence[int] = 0,
-        batch_dims: int = 0,
-        method: str = "minimal",
-    ) -> Callable[..., Any]:
-        sampling.check_options(self.samples, self.distribution, self.per_point, batch_dims)
-        return transform(self._request, f, argnums, batch_dims, method)
-
-    def __repr__(self) -> str:
-        name = getattr(self.operator, "__name__", None) or str(self.operator)
-        drawn = f", distribution={self.distribution!r}" if self.distribution else ""
-        return f"randomize({name}, samples={self.samples}{drawn})"
 
 
 def randomize(
@@ -159,11 +177,13 @@ def randomize(
     >>> estimate(f)(torch.tensor([1.0, 2.0, 3.0]), rng=torch.Generator().manual_seed(0))
     tensor(12.)
     """
-    if not isinstance(operator, Operator) and all(operator is not x for x in NAMED):
+    of_operator = isinstance(operator, Operator)
+    if not of_operator and all(operator is not x for x in NAMED):
         raise TypeError(
             "randomize takes an Operator made with partials(n), or jetfold.laplacian, "
             f"jetfold.biharmonic or jetfold.weighted_laplacian, got {type(operator).__name__}"
             + (" (the operator itself, not operator(f))" if callable(operator) else "")
         )
     sampling.check_options(samples, distribution, per_point, 1)
-    return Randomized(operator, samples, distribution, replace, per_point)
+    kind = _OfOperator if of_operator else _OfNamed
+    return kind(operator, samples, distribution, replace, per_point)

@@ -250,14 +250,16 @@ def named_vectors(kind: str, n: int) -> int:
     return n + 2 if kind == "laplacian" else 2 * n + 2 + n * (n + 1) // 2
 
 
+def exact_vectors(symbols: tuple[Polynomial, ...]) -> int | None:
+    """How many vectors the exact operator carries; None where its algebra is large to build."""
+    if sum(len(symbol.terms) for symbol in symbols) > _LARGE:
+        return None
+    return scheme(symbols, "minimal").algebra.vectors
+
+
 def exact_is_cheaper(symbols: tuple[Polynomial, ...], estimator: Estimator) -> bool:
     """Whether the exact operator carries no more vectors; counted only where that is quick."""
     used = {v for symbol in symbols for v in symbol.variables}
-    if estimator.vectors < len(used) + 1 or not countable(symbols):
+    if estimator.vectors < len(used) + 1:
         return False
-    return scheme(symbols, "minimal").algebra.vectors <= estimator.vectors
-
-
-def countable(symbols: tuple[Polynomial, ...]) -> bool:
-    """Whether the exact operator's algebra is small enough to be built for its size alone."""
-    return sum(len(symbol.terms) for symbol in symbols) <= _LARGE
+    return estimator.no_cheaper_than(exact_vectors(symbols))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .algebra import JetAlgebra
-from .jet import Array, Block
+from .arrays import Array, Block
 
 Monomials = Sequence[Sequence[tuple[tuple[int, ...], tuple[tuple[int, float], ...]]]]
 """What `algebra.monomials` returns."""

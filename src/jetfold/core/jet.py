@@ -6,50 +6,19 @@ A linear map acts on each coefficient alone; a multilinear map follows the produ
 
 and an elementwise function is the finite sum φ(u + N) = Σ_k φ^{(k)}(u)/k! · N^k, N nilpotent.
 Everything here is written for any array library: arrays bring operators and indexing, the rest
-comes from a namespace `xp` (see `Namespace`).
+comes from a namespace `xp` (`core.arrays`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from .algebra import JetAlgebra, Product
-
-Array = Any
-Block = Any
-"""The coefficients of one degree: stacked along a leading axis, or None where all are zero."""
+from .arrays import Array, Arrays, Block
 
 UNROLL = 512
 """Product tables with at most this many entries become straight-line arithmetic (see `product`)."""
-
-
-class Namespace(Protocol):
-    """What the engine asks of an array library beside operators and indexing."""
-
-    def stack(self, rows: Sequence[Array]) -> Array:
-        """Stack along a new leading axis; the rows are broadcast against each other."""
-
-    def unstack(self, block: Block) -> Sequence[Array]:
-        """All rows, by one operation: that of its gradient is one too."""
-
-    def take(self, block: Array, positions: Sequence[int]) -> Array:
-        """The rows at these positions of the leading axis."""
-
-    def scale(self, block: Array, weights: Sequence[float]) -> Array:
-        """Each row of a block times its weight."""
-
-    def sum_rows(self, block: Block) -> Array:
-        """The sum over the leading axis."""
-
-    def segment_sum(self, block: Array, positions: Sequence[int], size: int) -> Array:
-        """A block of `size` rows: row k is added to row positions[k]."""
-
-    def expand_dims(self, block: Array, ndim: int) -> Array:
-        """Insert axes of length one behind the leading axis until the rows have `ndim` axes."""
-
-    def multiply_add(self, total: Array, left: Array, right: Array) -> Array:
-        """total + left · right."""
 
 
 class Jet:
@@ -94,7 +63,7 @@ class Bilinear(Protocol):
 class Elementwise:
     """The elementwise product, with broadcasting between values of different shapes."""
 
-    def __init__(self, xp: Namespace, ndim: int):
+    def __init__(self, xp: Arrays, ndim: int):
         self.xp = xp
         self.ndim = ndim  # of the product
 
@@ -127,7 +96,7 @@ def scaled(c: float, array: Array) -> Array:
 
 
 def product(
-    algebra: JetAlgebra, u: Sequence[Block], v: Sequence[Block], bilinear: Bilinear, xp: Namespace
+    algebra: JetAlgebra, u: Sequence[Block], v: Sequence[Block], bilinear: Bilinear, xp: Arrays
 ) -> list[Block]:
     """All degrees of B(û, v̂): [value, block 1, …]. u[0] and v[0] are the values."""
     out: list[Block] = [bilinear.one(u[0], v[0])]
@@ -145,7 +114,7 @@ def product(
     return out
 
 
-def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: Namespace) -> Block:
+def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
     """out[w] = Σ c^w_{ab} B(u[a], v[b]) for one pair of degrees."""
     weights = table.diagonal
     if weights is not None:
@@ -173,9 +142,7 @@ def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: 
     return block if len(rows) == size else xp.segment_sum(block, [w for w, _ in table.rows], size)
 
 
-def compose(
-    jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Namespace
-) -> list[Block]:
+def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arrays) -> list[Block]:
     """The blocks of φ(û) = Σ_k t_k N^k, from the tower t_k = φ^{(k)}(u)/k!, k = 1 … order.
 
     A None in the tower stands for zero; `ndim` is the number of axes of the value.
@@ -197,7 +164,7 @@ def compose_several(
     nilpotents: Sequence[Sequence[Block]],
     taylor: Callable[[tuple[int, ...]], Array],
     ndim: int,
-    xp: Namespace,
+    xp: Arrays,
 ) -> list[Block]:
     """The blocks of φ(û_1, …, û_n) = Σ_α t_α N_1^{α_1} ⋯ N_n^{α_n}, from taylor(α) = ∂^αφ/α!."""
     elementwise, n = Elementwise(xp, ndim), len(nilpotents)
@@ -220,7 +187,7 @@ def compose_several(
 
 
 def _multiply_add(
-    total: Sequence[Block], power: Sequence[Block], t: Array | float | None, xp: Namespace
+    total: Sequence[Block], power: Sequence[Block], t: Array | float | None, xp: Arrays
 ) -> list[Block]:
     """total + power · t by degree."""
     out = list(total)
@@ -235,7 +202,7 @@ def nilpotent_product(
     u: Sequence[Block],
     v: Sequence[Block],
     bilinear: Bilinear,
-    xp: Namespace,
+    xp: Arrays,
 ) -> list[Block]:
     """B(U, V) of nilpotent elements [None, block 1, …], by degree.
 
@@ -261,7 +228,7 @@ def solve_by_degrees(
     solve: Callable[[Array], Array],
     solve_block: Callable[[Block], Block],
     bilinear: Bilinear,
-    xp: Namespace,
+    xp: Arrays,
 ) -> list[Block]:
     """All degrees of Ŷ with B(Â, Ŷ) = b̂: solve B(a_0, y_m) = b_m − (the rest of degree m).
 

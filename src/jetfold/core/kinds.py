@@ -318,6 +318,11 @@ def _homogeneous(node: Node, linear: Sequence[int]) -> bool:
     return same and not node.options.get("conjugates")
 
 
+def as_exact(before: Any, after: Any) -> bool:
+    """Whether a sum in one dtype is as exact as in another and reaches as far; of their finfo."""
+    return bool(before.eps <= after.eps and float(before.max) >= float(after.max))
+
+
 def _summed_operand(
     ask: Engine, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
 ) -> Part | None:

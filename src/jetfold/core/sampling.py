@@ -122,6 +122,10 @@ class Estimator:
         """How many vectors are carried."""
         return jet_algebra(self.symbols).vectors
 
+    def no_cheaper_than(self, vectors: int | None) -> bool:
+        """Whether so many vectors are not more; None is too many to count."""
+        return vectors is not None and vectors <= self.vectors
+
     @property
     def random(self) -> bool:
         """Whether anything is left to chance."""

@@ -1,15 +1,138 @@
-"""Array operations that are written with an eye on XLA."""
+"""The array vocabulary (`core.arrays.Arrays`) in JAX, written with an eye on XLA."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import jax.scipy.special as special
+import numpy as np
+from jax import lax
+
+exp, log, sqrt = jnp.exp, jnp.log, jnp.sqrt
+sin, cos, tan = jnp.sin, jnp.cos, jnp.tan
+sinh, cosh, tanh = jnp.sinh, jnp.cosh, jnp.tanh
+sigmoid, erf, digamma = jax.nn.sigmoid, special.erf, special.digamma
+abs, sign, where = jnp.abs, jnp.sign, jnp.where
+polygamma, zeros_like = special.polygamma, jnp.zeros_like
+
+
+# ------------------------------------------------------------------ made from numbers
+
+
+def asarray(x: Any, like: Any) -> Any:
+    """An array or nested lists of numbers like another; complex ones stay complex."""
+    array = jnp.asarray(x if isinstance(x, jax.Array) else np.asarray(x))
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array
+    return array.astype(jnp.result_type(like))
+
+
+def integers(values: Any, like: Any) -> Any:
+    """Nested lists of indices."""
+    return jnp.asarray(np.asarray(values))
+
+
+def full(shape: Sequence[int], value: float, like: Any) -> Any:
+    """One value everywhere."""
+    return jnp.full(tuple(shape), value, jnp.result_type(like))
+
+
+def eye(n: int, like: Any) -> Any:
+    """The identity matrix."""
+    return jnp.eye(n, dtype=jnp.result_type(like))
+
+
+def one_hot(values: Any, places: Any, n: int) -> Any:
+    """Vectors (*shape, n) with one entry each."""
+    return values[..., None] * jax.nn.one_hot(places, n, dtype=values.dtype)
+
+
+def place(values: Any, places: Sequence[int], n: int) -> Any:
+    """The last axis of (*shape, m) put at these m of n coordinates."""
+    return jnp.zeros((*values.shape[:-1], n), values.dtype).at[..., np.asarray(places)].set(values)
+
+
+# ------------------------------------------------------------------ axes
+
+
+def stack(rows: Sequence[Any]) -> Any:
+    """Stack along a new leading axis; the rows are broadcast against each other."""
+    return jnp.stack(jnp.broadcast_arrays(*rows))
+
+
+def unstack(block: Any) -> Sequence[Any]:
+    """All rows."""
+    if block.shape[0] == 1:
+        return [block[0]]
+    parts = lax.split(block, (1,) * block.shape[0])
+    return [lax.squeeze(part, (0,)) for part in parts]
+
+
+def concat(parts: Sequence[Any], axis: int) -> Any:
+    """Join along an axis."""
+    return jnp.asarray(parts[0]) if len(parts) == 1 else jnp.concatenate(list(parts), axis)
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """Move one axis."""
+    return jnp.moveaxis(x, source, destination)
+
+
+def permute_dims(x: Any, order: Sequence[int]) -> Any:
+    """Axis k of the result is axis order[k]."""
+    return jnp.transpose(x, tuple(order))
+
+
+def reshape(x: Any, shape: Sequence[int]) -> Any:
+    """Another shape of the same size."""
+    return x if jnp.shape(x) == tuple(shape) else jnp.reshape(x, tuple(shape))
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+    """Axes of length one repeated."""
+    return jnp.broadcast_to(x, tuple(shape))
+
+
+def narrow(x: Any, axis: int, start: Any, count: int) -> Any:
+    """Entries start … start + count − 1 along an axis; `start` may be traced."""
+    return lax.dynamic_slice_in_dim(x, start, count, axis)
+
+
+def expand_dims(block: Any, ndim: int) -> Any:
+    """Insert axes of length one behind the leading axis until the rows have `ndim` axes."""
+    missing = ndim + 1 - block.ndim
+    return jnp.expand_dims(block, tuple(range(1, missing + 1))) if missing > 0 else block
+
+
+# ------------------------------------------------------------------ rows of blocks
+
+
+def take(block: Any, positions: Sequence[int]) -> Any:
+    """The rows at these positions of the leading axis."""
+    return block[np.array(positions)]
+
+
+def scale(block: Any, weights: Sequence[float]) -> Any:
+    """Each row of a block times its weight."""
+    column = jnp.asarray(weights, block.dtype)
+    return block * column.reshape((-1,) + (1,) * (block.ndim - 1))
+
+
+def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
+    """A block of `size` rows: row k is added to row positions[k]."""
+    return jax.ops.segment_sum(block, np.array(positions), size)
+
 
 UNROLLED_ROWS = 8
 """How many rows are read side by side; more of them, far apart in memory, evict each other."""
+
+MOST_ROWS = 4096
+"""Up to so many rows `sum` adds a leading axis by halves."""
 
 
 def sum_rows(block: Any) -> Any:
@@ -33,3 +156,67 @@ def sum_by_halves(block: Any) -> Any:
 def _sum_of_tangents(primals: Any, tangents: Any) -> Any:
     """Transposed to one broadcast, where each of the slices would become a padded array."""
     return sum_by_halves(*primals), tangents[0].sum(0)
+
+
+# ------------------------------------------------------------------ arithmetic
+
+
+def multiply_add(total: Any, left: Any, right: Any) -> Any:
+    """total + left · right."""
+    return total + left * right
+
+
+def einsum(spec: str, *operands: Any) -> Any:
+    """A contraction."""
+    return jnp.einsum(spec, *operands)
+
+
+def sum(x: Any, axes: Sequence[int]) -> Any:
+    """The sum over some axes, in the dtype of the array; over a leading axis as XLA likes it."""
+    if tuple(axes) == (0,) and 1 < x.shape[0] <= MOST_ROWS and x.ndim > 1:
+        return sum_rows(x)
+    return jnp.sum(x, tuple(axes), dtype=x.dtype)
+
+
+# ------------------------------------------------------------------ matrices
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """The product of matrices."""
+    return jnp.matmul(a, b)
+
+
+def adjoint(a: Any) -> Any:
+    """The conjugate transpose."""
+    return jnp.conj(jnp.swapaxes(a, -1, -2))
+
+
+def tril(a: Any, offset: int = 0) -> Any:
+    """What is on and below a diagonal."""
+    return jnp.tril(a, offset)
+
+
+def triu(a: Any, offset: int = 0) -> Any:
+    """What is on and above a diagonal."""
+    return jnp.triu(a, offset)
+
+
+def diagonal(a: Any) -> Any:
+    """(*shape, n, n) -> (*shape, n)."""
+    return jnp.diagonal(a, 0, -2, -1)
+
+
+def orthonormal(rows: Any) -> Any:
+    """Orthonormal rows that span what the rows of (*shape, r, n) span."""
+    return jnp.linalg.qr(rows.mT)[0].mT
+
+
+def solve_triangular(
+    a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Any:
+    """X with A X = B, or X A = B for left=False, A (broadcast against B) triangular."""
+    batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (jnp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    return lax.linalg.triangular_solve(
+        a, b, left_side=left, lower=not upper, unit_diagonal=unitriangular
+    )

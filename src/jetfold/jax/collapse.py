@@ -21,6 +21,7 @@ from ..core.kinds import (
     Opaque,
     Rearranged,
     Sum,
+    as_exact,
     broadcast,
     is_zero,
     permuted,
@@ -199,15 +200,9 @@ def conversion(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, di
     inexact = all(jnp.issubdtype(d, jnp.inexact) for d in (before, after))
     complex_before = jnp.issubdtype(before, jnp.complexfloating)
     complex_after = jnp.issubdtype(after, jnp.complexfloating)
-    exact = inexact and _as_exact(before, after)
+    exact = inexact and as_exact(jnp.finfo(before), jnp.finfo(after))
     linear = exact and (complex_after or not complex_before)
     return Elementwise(linear=(0,) if linear else ()), {}
-
-
-def _as_exact(before: Any, after: Any) -> bool:
-    """Whether numbers of a dtype are as fine as those of another, and reach as far."""
-    fine, coarse = jnp.finfo(before), jnp.finfo(after)
-    return bool(fine.eps <= coarse.eps and float(fine.max) >= float(coarse.max))
 
 
 def transpose(eqn: Any, op: Operation, inputs: Sequence[Any]) -> tuple[Kind, dict[str, Any]]:

@@ -12,15 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.special as special
 import numpy as np
 from jax import lax
 
 from ..core import general as of_several
 from ..core import towers
 from ..core.algebra import JetAlgebra, monomials
+from ..core.arrays import Block
 from ..core.jet import (
-    Block,
     Elementwise,
     Jet,
     add,
@@ -30,69 +29,8 @@ from ..core.jet import (
     product,
     solve_by_degrees,
 )
-from .arrays import sum_rows
+from . import arrays as XP
 from .interpreter import Operation, Rule, call
-
-
-class JaxNamespace:
-    """The engine's namespace (`core.jet.Namespace`, and the functions that towers call)."""
-
-    exp, log, sqrt = jnp.exp, jnp.log, jnp.sqrt
-    sin, cos, tan = jnp.sin, jnp.cos, jnp.tan
-    sinh, cosh, tanh = jnp.sinh, jnp.cosh, jnp.tanh
-    sigmoid, erf, digamma = jax.nn.sigmoid, special.erf, special.digamma
-    abs, sign, where = jnp.abs, jnp.sign, jnp.where
-    polygamma = special.polygamma
-    zeros_like = jnp.zeros_like
-
-    @staticmethod
-    def stack(rows: Sequence[Any]) -> Any:
-        """Stack along a new leading axis; the rows are broadcast against each other."""
-        return jnp.stack(jnp.broadcast_arrays(*rows))
-
-    @staticmethod
-    def unstack(block: Any) -> Sequence[Any]:
-        """All rows."""
-        if block.shape[0] == 1:
-            return [block[0]]
-        parts = lax.split(block, (1,) * block.shape[0])
-        return [lax.squeeze(part, (0,)) for part in parts]
-
-    @staticmethod
-    def take(block: Any, positions: Sequence[int]) -> Any:
-        """The rows at these positions of the leading axis."""
-        return block[np.array(positions)]
-
-    @staticmethod
-    def scale(block: Any, weights: Sequence[float]) -> Any:
-        """Each row of a block times its weight."""
-        column = jnp.asarray(weights, block.dtype)
-        return block * column.reshape((-1,) + (1,) * (block.ndim - 1))
-
-    @staticmethod
-    def sum_rows(block: Any) -> Any:
-        """The sum over the leading axis."""
-        return sum_rows(block)
-
-    @staticmethod
-    def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
-        """A block of `size` rows: row k is added to row positions[k]."""
-        return jax.ops.segment_sum(block, np.array(positions), size)
-
-    @staticmethod
-    def expand_dims(block: Any, ndim: int) -> Any:
-        """Insert axes of length one behind the leading axis until the rows have `ndim` axes."""
-        missing = ndim + 1 - block.ndim
-        return jnp.expand_dims(block, tuple(range(1, missing + 1))) if missing > 0 else block
-
-    @staticmethod
-    def multiply_add(total: Any, left: Any, right: Any) -> Any:
-        """total + left · right."""
-        return total + left * right
-
-
-XP = JaxNamespace
-
 
 # ------------------------------------------------------------------ looking at operands
 

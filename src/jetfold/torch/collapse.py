@@ -21,6 +21,7 @@ from ..core.kinds import (
     Opaque,
     Rearranged,
     Sum,
+    as_exact,
     broadcast,
     is_zero,
     permuted,
@@ -124,7 +125,7 @@ def summation(sign: int) -> Make:
         linear = [k for k, x in enumerate(inputs) if isinstance(x, Node)]
         if len(linear) < len(node.args[:2]):  # a number beside a tensor
             return Elementwise(), {}
-        if len(_as_exact(inputs, value)) < len(inputs):
+        if len(_of_its_dtype(inputs, value)) < len(inputs):
             return Elementwise(), {}
         alone = node.kwargs.get("alpha", 1) == 1
         return Elementwise(linear=linear), {"sum": sign, "arithmetic": True} if alone else {}
@@ -144,7 +145,7 @@ def conjugation(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind,
 
 def product(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u · v; by a number it is linear."""
-    places = [k for k in _as_exact(inputs, value) if inputs[k].dtype[1] == value.device]
+    places = [k for k in _of_its_dtype(inputs, value) if inputs[k].dtype[1] == value.device]
     if len(places) == 2:
         return Elementwise(factors=(0, 1)), {"arithmetic": True}
     return Elementwise(linear=places), {"arithmetic": len(inputs) == 1}
@@ -153,18 +154,18 @@ def product(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dic
 def quotient(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """u / v is linear in u."""
     plain = isinstance(node.args[0], fx.Node) and "rounding_mode" not in node.kwargs
-    places = _as_exact(inputs, value)
+    places = _of_its_dtype(inputs, value)
     linear = (0,) if plain and 0 in places else ()
     return Elementwise(linear=linear), {"arithmetic": plain and len(places) == len(inputs)}
 
 
 def selection(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, dict[str, Any]]:
     """where(mask, u, v)."""
-    places = _as_exact(inputs, value)
+    places = _of_its_dtype(inputs, value)
     return Elementwise(linear=places if places == [1, 2] and len(inputs) == 3 else ()), {}
 
 
-def _as_exact(inputs: Sequence[Any], value: Any) -> list[int]:
+def _of_its_dtype(inputs: Sequence[Any], value: Any) -> list[int]:
     """The operands that are summed as exactly as the value: those of its dtype."""
     return [k for k, x in enumerate(inputs) if x.zero or x.dtype[0] == value.dtype]
 
@@ -175,8 +176,7 @@ def conversion(node: fx.Node, inputs: Sequence[Any], value: Any) -> tuple[Kind, 
     inexact = all(d.is_floating_point or d.is_complex for d in (before, after))
     if not inexact or inputs[0].dtype[1] != value.device:
         return Elementwise(), {}
-    fine, coarse = torch.finfo(before), torch.finfo(after)
-    exact = fine.eps <= coarse.eps and fine.max >= coarse.max
+    exact = as_exact(torch.finfo(before), torch.finfo(after))
     linear = exact and (after.is_complex or not before.is_complex)
     return Elementwise(linear=(0,) if linear else ()), {}
 

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..core.algebra import monomials
 from ..core.general import blocks
 from ..core.jet import Jet
+from . import arrays as XP
 from .lifts import is_tensor
-from .rules import XP, full, is_jet, make
+from .rules import full, is_jet, make
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 

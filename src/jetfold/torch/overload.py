@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import core, warn
-from ..core.jet import Block
+from ..core.arrays import Block
 from .dynamo import teach
 from .general import general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from ..core import towers
+from ..core.arrays import Block
 from ..core.jet import (
-    Block,
     Elementwise,
     Jet,
     add,
@@ -26,77 +26,11 @@ from ..core.jet import (
     product,
     solve_by_degrees,
 )
+from . import arrays as XP
 from .decompositions import SignLogabsdet, equation_from_sublists, explicit_equation, unused_letter
 from .lifts import explicit_index, index_past, is_tensor
 
 Rule = Callable[[int, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-
-
-class TorchNamespace:
-    """The engine's namespace (`core.jet.Namespace`, and the functions that towers call)."""
-
-    exp, log, sqrt = torch.exp, torch.log, torch.sqrt
-    sin, cos, tan = torch.sin, torch.cos, torch.tan
-    sinh, cosh, tanh = torch.sinh, torch.cosh, torch.tanh
-    sigmoid, erf, digamma = torch.sigmoid, torch.erf, torch.digamma
-    abs, sign, where = torch.abs, torch.sign, torch.where
-    polygamma = torch.polygamma
-
-    @staticmethod
-    def stack(rows: Sequence[Any]) -> Any:
-        """Stack along a new leading axis; the rows are broadcast against each other."""
-        shape = torch.broadcast_shapes(*[row.shape for row in rows])
-        return torch.stack([row if row.shape == shape else row.expand(shape) for row in rows])
-
-    @staticmethod
-    def zeros_like(array: Any) -> Any:
-        """Zeros of the shape and dtype of an array."""
-        return torch.zeros_like(array)
-
-    @staticmethod
-    def unstack(block: Any) -> Sequence[Any]:
-        """All rows."""
-        return block.unbind(0)
-
-    @staticmethod
-    def take(block: Any, positions: Sequence[int]) -> Any:
-        """The rows at these positions of the leading axis."""
-        return block[torch.tensor(positions, device=block.device)]
-
-    @staticmethod
-    def scale(block: Any, weights: Sequence[float]) -> Any:
-        """Each row of a block times its weight."""
-        column = torch.tensor(weights, dtype=block.dtype, device=block.device)
-        return block * column.reshape((-1,) + (1,) * (block.ndim - 1))
-
-    @staticmethod
-    def sum_rows(block: Any) -> Any:
-        """The sum over the leading axis."""
-        return block.sum(0)
-
-    @staticmethod
-    def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
-        """A block of `size` rows: row k is added to row positions[k]."""
-        zeros = torch.zeros((size, *block.shape[1:]), dtype=block.dtype, device=block.device)
-        return torch.index_add(zeros, 0, torch.tensor(positions, device=block.device), block)
-
-    @staticmethod
-    def expand_dims(block: Any, ndim: int) -> Any:
-        """Insert axes of length one behind the leading axis until the rows have `ndim` axes."""
-        missing = ndim + 1 - block.ndim
-        if missing <= 0:
-            return block
-        return block.reshape((block.shape[0],) + (1,) * missing + tuple(block.shape[1:]))
-
-    @staticmethod
-    def multiply_add(total: Any, left: Any, right: Any) -> Any:
-        """total + left · right."""
-        if isinstance(right, float) or right.dtype != left.dtype or left.dtype != total.dtype:
-            return total + left * right
-        return torch.addcmul(total, left, right)
-
-
-XP = TorchNamespace()
 
 
 # ------------------------------------------------------------------ looking at arguments
@@ -143,25 +77,15 @@ def make(like: Any, primal: Any, blocks: Sequence[Block]) -> Any:
     return type(like)(like.algebra, like.level, primal, blocks)
 
 
-def full(jet: Any) -> list[Block]:
-    """The blocks, broadcast to the whole shape of the value."""
+def full(jet: Any, axes: Sequence[int] | None = None) -> list[Block]:
+    """The blocks, broadcast to the shape of the value: along all of its axes, or along some."""
     shape = tuple(jet.primal.shape)
-    return [
-        None if b is None else (b if b.shape[1:] == shape else b.expand((b.shape[0], *shape)))
-        for b in jet.blocks
-    ]
-
-
-def full_along(jet: Any, axes: Sequence[int]) -> list[Block]:
-    """The blocks, broadcast to the shape of the value along some axes only."""
-    shape = tuple(jet.primal.shape)
+    kept = () if axes is None else set(range(len(shape))) - {k % len(shape) for k in axes}
     found: list[Block] = []
     for b in jet.blocks:
         if b is not None:
-            sizes = list(b.shape)
-            for axis in axes:
-                sizes[1 + axis % len(shape)] = shape[axis]
-            b = b if list(b.shape) == sizes else b.expand(sizes)
+            rows = tuple(b.shape[1 + k] if k in kept else n for k, n in enumerate(shape))
+            b = b if b.shape[1:] == rows else b.expand((b.shape[0], *rows))
         found.append(b)
     return found
 
@@ -420,8 +344,7 @@ def affine(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
         primal = call(func, x.primal, weight, bias, *rest, **options)
         if func is F.linear:  # acts on the last axis alone: blocks pass as they are
-            blocks = full_along(x, (-1,))
-            return make(x, primal, [None if b is None else F.linear(b, weight) for b in blocks])
+            return linear_in(x, primal, lambda b: F.linear(b, weight), (-1,))
         blocks = [
             None
             if b is None
@@ -586,14 +509,16 @@ def stacked_matmul(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if is_jet(level, u) and is_jet(level, v):
         return bilinear_product(level, u, Matmul, u, v)
     if is_jet(level, u):
-        return linear_in(u, lambda x: matrix_product(x, v), (-1,))
-    return linear_in(v, lambda x: matrix_product(u, x), (-2,))
+        return linear_in(u, matrix_product(u.primal, v), lambda b: matrix_product(b, v), (-1,))
+    return linear_in(v, matrix_product(u, v.primal), lambda b: matrix_product(u, b), (-2,))
 
 
-def linear_in(jet: Any, apply: Callable[[Any], Any], contracted: Sequence[int]) -> Any:
+def linear_in(
+    jet: Any, primal: Any, on_block: Callable[[Any], Any], contracted: Sequence[int]
+) -> Any:
     """A product with a constant: axes of length one stay, except those that are summed over."""
-    blocks = full_along(jet, contracted)
-    return make(jet, apply(jet.primal), [None if b is None else apply(b) for b in blocks])
+    blocks = full(jet, contracted)
+    return make(jet, primal, [None if b is None else on_block(b) for b in blocks])
 
 
 def einsum(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -617,15 +542,11 @@ def einsum(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         kind = Einsum(inputs[0], inputs[1], out)
         if is_jet(level, u) and is_jet(level, v):
             return bilinear_product(level, u, kind, u, v)
-        left = is_jet(level, u)
-        jet, letters = (u, inputs[0]) if left else (v, inputs[1])
+        letters = inputs[0] if is_jet(level, u) else inputs[1]
         summed = [k for k, x in enumerate(letters) if x not in out or letters.count(x) > 1]
-        blocks = [
-            None if b is None else kind.block_value(b, v) if left else kind.value_block(u, b)
-            for b in full_along(jet, summed)
-        ]
-        primal = kind.one(u.primal, v) if left else kind.one(u, v.primal)
-        return make(jet, primal, blocks)
+        if is_jet(level, u):
+            return linear_in(u, kind.one(u.primal, v), lambda b: kind.block_value(b, v), summed)
+        return linear_in(v, kind.one(u, v.primal), lambda b: kind.value_block(u, b), summed)
     (jet,) = operands
     letter = unused_letter(inputs[0] + out)
     primal = torch.einsum(f"{inputs[0]}->{out}", jet.primal)

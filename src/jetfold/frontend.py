@@ -1,0 +1,144 @@
+"""What a framework's frontend offers: the contract between `torch/`, `jax/` and all above them.
+
+`frameworks.frontend_of(array)` gives the module that fulfils it, `torch.frontend` or
+`jax.frontend`; each checks itself against this protocol under mypy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from .core.algebra import JetAlgebra
+from .core.arrays import Array, Arrays, Block
+
+Result = TypeVar("Result")
+Step = Callable[[Any, int], Any]
+"""(start, count) -> a pytree of arrays: what some directions contribute."""
+
+
+class Frontend(Protocol):
+    """What is asked of a framework, beside its arrays."""
+
+    NAME: str
+    """"torch" or "jax"."""
+    xp: Arrays
+    """Its array vocabulary."""
+
+    # ---- points and functions
+
+    def is_array(self, x: object) -> bool:
+        """Whether x is an array of this framework (a tracer or a jet counts)."""
+
+    def check_point(self, name: str, point: object, batch_dims: int) -> None:
+        """Refuse what has no real derivative, with a hint.
+
+        Raises:
+            TypeError, ValueError: no floating-point array, or fewer than `batch_dims` axes.
+        """
+
+    def static(self, function: Callable[..., Result], *args: Any) -> Result:
+        """function(*args), found once: to a tracer of the framework the result is a constant.
+
+        Args:
+            function: a function of a module, not a method.
+            args: numbers, strings, and immutable objects that were made before the trace began.
+        """
+
+    # ---- jets
+
+    def new_level(self) -> AbstractContextManager[int]:
+        """A level above those of all transforms that are running."""
+
+    def make_jet(
+        self, algebra: JetAlgebra, level: int, primal: Array, blocks: Sequence[Block]
+    ) -> Any:
+        """What the function is run on, in place of its argument."""
+
+    def run(self, function: Callable[..., Any], jets: Sequence[Any]) -> Any:
+        """The function on jets; of each result `opened` tells the coefficients."""
+
+    def opened(self, level: int, leaf: Any) -> tuple[Array, Sequence[Block]]:
+        """The value and the blocks of a result; no blocks, (), where it does not depend on jets
+        of this level."""
+
+    def settled(self, total: Array, value: Array) -> Array:
+        """A read-out in the shape of the value, as an array of its own."""
+
+    # ---- structures of arrays
+
+    def map_outputs(self, func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
+        """func of every array that a function returned (and of those in `others`, alike).
+
+        Raises:
+            TypeError: something is no array.
+        """
+
+    # ---- sums in chunks of directions
+
+    def recomputed(self, step: Step) -> Step:
+        """The step, computed again for its gradient instead of keeping what it saves."""
+
+    def add_up(self, step: Callable[[Any], Any], count: int, size: int) -> Any:
+        """Σ_k step(k·size) for k < count, one after the other."""
+
+    # ---- randomness
+
+    def check_rng(self, rng: Any) -> None:
+        """Refuse what is no generator (PyTorch) or key (JAX).
+
+        Raises:
+            TypeError: with what to pass.
+        """
+
+    def split(self, rng: Any, count: int) -> Sequence[Any]:
+        """Independent generators for that many draws."""
+
+    def generators(self, rng: Any, count: int) -> Sequence[Any]:
+        """The same, of a generator that may be missing (None)."""
+
+    def normal(self, rng: Any, shape: Sequence[int], like: Array) -> Array:
+        """Standard normal numbers."""
+
+    def signs(self, rng: Any, shape: Sequence[int], like: Array) -> Array:
+        """±1 with equal probability."""
+
+    def indices(
+        self, rng: Any, count: int, shape: Sequence[int], replace: bool, like: Array
+    ) -> Array:
+        """Random integers below `count`; without replacement they differ along the first axis."""
+
+    def weighted_indices(
+        self, rng: Any, ends: Sequence[float], shape: Sequence[int], like: Array
+    ) -> Array:
+        """Random integers, from the running sums of their probabilities."""
+
+    # ---- the framework's own differentiation: `method="nested"`
+
+    def vmap(self, func: Callable[[Array], Any], over: Array) -> Any:
+        """func over a leading axis."""
+
+    def jvp(self, func: Callable[[Array], Any], point: Array, tangent: Array) -> Any:
+        """The derivative along a tangent that is broadcast to the point."""
+
+    def is_scalar(self, func: Callable[[Array], Any], point: Array, points: int) -> bool:
+        """Whether func gives one real number for each of so many points."""
+
+    def vector_hessian_vector(
+        self, func: Callable[[Array], Array], point: Array, tangent: Array
+    ) -> Array:
+        """vᵀ(∇²f)v of a function with one number per point, forward over reverse, in f's shape."""
+
+    # ---- references in double precision
+
+    def in_float64(self, tree: Any) -> Any:
+        """A tree of arguments, or a function, with every floating-point array in float64."""
+
+    def float64(self) -> AbstractContextManager[Any]:
+        """Within it, operations take their arrays in float64."""
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """As a NumPy array in double precision."""
