@@ -19,6 +19,7 @@ from .named import (
 )
 from .operators import Operator, partials
 from .randomized import randomize
+from .rules import register_rule
 from .taylor import jet
 from .transform import Transform
 from .warn import JetfoldWarning, strict
@@ -43,6 +44,7 @@ __all__ = [
     "laplacian",
     "partials",
     "randomize",
+    "register_rule",
     "strict",
     "value",
     "weighted_laplacian",
