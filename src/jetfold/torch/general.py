@@ -17,8 +17,8 @@ from ..core.algebra import monomials
 from ..core.general import blocks
 from ..core.jet import Jet
 from . import arrays as XP
+from .arguments import full, is_jet, make
 from .lifts import is_tensor
-from .rules import full, is_jet, make
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 

@@ -15,10 +15,11 @@ import torch
 
 from .. import core, warn
 from ..core.arrays import Block
+from .arguments import make, values
 from .dynamo import teach
 from .general import general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
-from .rules import Rule, make, values
+from .rules import Rule
 from .table import NAMES, NESTED_WRONGLY, READ_ONLY, RULES, UNDIFFERENTIABLE, VIEWS, words
 
 # ------------------------------------------------------------------ levels
