@@ -120,6 +120,14 @@ class Arrays(Protocol):
     def segment_sum(self, block: Block, positions: Sequence[int], size: int) -> Block:
         """A block of `size` rows: row k is added to row positions[k]."""
 
+    def map_rows(
+        self, function: Callable[..., Any], *blocks: Block, held: Sequence[Array] = ()
+    ) -> Any:
+        """function(*rows) for the rows of some blocks, all at once; it may give several arrays.
+
+        `held`: further arrays that the function holds, so that the framework knows of them.
+        """
+
     # ---- arithmetic
 
     def multiply_add(self, total: Array, left: Array, right: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -128,6 +128,11 @@ def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
     return jax.ops.segment_sum(block, np.array(positions), size)
 
 
+def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:
+    """function(*rows) for the rows of some blocks, all at once."""
+    return jax.vmap(function)(*blocks)
+
+
 UNROLLED_ROWS = 8
 """How many rows are read side by side; more of them, far apart in memory, evict each other."""
 
@@ -215,6 +220,9 @@ def solve_triangular(
     a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Any:
     """X with A X = B, or X A = B for left=False, A (broadcast against B) triangular."""
+    if b.ndim > a.ndim:  # one matrix for all: XLA takes the right-hand sides as columns of one
+        options = {"upper": upper, "left": left, "unitriangular": unitriangular}
+        return jax.vmap(lambda row: solve_triangular(a, row, **options))(b)
     batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = (jnp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
     return lax.linalg.triangular_solve(

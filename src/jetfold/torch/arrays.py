@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from ..core.jet import Jet
 
 exp, log, sqrt = torch.exp, torch.log, torch.sqrt
 sin, cos, tan = torch.sin, torch.cos, torch.tan
@@ -126,6 +128,16 @@ def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
     """A block of `size` rows: row k is added to row positions[k]."""
     zeros = torch.zeros((size, *block.shape[1:]), dtype=block.dtype, device=block.device)
     return torch.index_add(zeros, 0, torch.tensor(positions, device=block.device), block)
+
+
+def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:
+    """function(*rows) for the rows of some blocks, by vmap; one by one where jets take part."""
+    if not any(isinstance(x, Jet) for x in (*blocks, *held)):
+        return torch.func.vmap(function)(*blocks)
+    results = [function(*[block[a] for block in blocks]) for a in range(blocks[0].shape[0])]
+    if isinstance(results[0], (tuple, list)):
+        return [torch.stack(parts) for parts in zip(*results, strict=True)]
+    return torch.stack(results)
 
 
 # ------------------------------------------------------------------ arithmetic

@@ -1,0 +1,325 @@
+"""Jets of solutions and factorisations of matrices, degree by degree.
+
+Each defining equation, written by degrees, is linear in the unknown of degree m; what it says of
+the lower degrees goes to the right-hand side:
+
+    A_m − Σ_{i,j ≥ 1} c^m_{ij} L_i U_j = L_0 U_m + L_m U_0.
+
+A jet of matrices is a list [value, block 1, …] here: the value (*batch, n, n'), the blocks
+(size, *batch, n, n') of full shape, None where all coefficients are zero. The frontend brings the
+factors of the value, as it computed them; what is returned begins with them.
+
+The first-order rules are those of Giles (2008), "An extended collection of matrix derivative
+results for forward and reverse mode algorithmic differentiation", and for QR of Walter and Lehmann
+(2010), "Algorithmic differentiation of linear algebra functions with application in optimum
+experimental design".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .algebra import JetAlgebra
+from .arrays import Array, Arrays, Block
+from .jet import Bilinear, add, nilpotent_product, pair, solve_by_degrees
+
+Matrix = Sequence[Any]
+"""[value, block 1, …]."""
+
+
+# ------------------------------------------------------------------ products
+
+
+class MatrixProduct:
+    """U V, of operands that have two axes or more, and as many as each other."""
+
+    def __init__(self, xp: Arrays) -> None:
+        self.xp = xp
+
+    def one(self, u: Array, v: Array) -> Array:
+        """U V."""
+        return self.xp.matmul(u, v)
+
+    value_block = block_value = blocks = one
+
+    def contract(self, u: Block, v: Block) -> Array:
+        """Σ_a U[a] V[a], as one product over the axes (a, k) where the matrices are no batch."""
+        if u.ndim > 3 or v.ndim > 3:
+            return self.xp.sum_rows(self.xp.matmul(u, v))
+        rows, n, inner = u.shape
+        left = self.xp.reshape(self.xp.moveaxis(u, 0, 1), (n, rows * inner))
+        return self.xp.matmul(left, self.xp.reshape(v, (rows * inner, v.shape[-1])))
+
+
+class Reversed:
+    """B(V, U) for a bilinear B(U, V)."""
+
+    def __init__(self, bilinear: Bilinear) -> None:
+        self.of = bilinear
+
+    def one(self, u: Array, v: Array) -> Array:
+        """B(V, U)."""
+        return self.of.one(v, u)
+
+    def value_block(self, u: Array, v: Block) -> Block:
+        """B(V[b], U) for every row b."""
+        return self.of.block_value(v, u)
+
+    def block_value(self, u: Block, v: Array) -> Block:
+        """B(V, U[a]) for every row a."""
+        return self.of.value_block(v, u)
+
+    def blocks(self, u: Block, v: Block) -> Block:
+        """B(V[a], U[a]) for every row a."""
+        return self.of.blocks(v, u)
+
+    def contract(self, u: Block, v: Block) -> Array:
+        """Σ_a B(V[a], U[a])."""
+        return self.of.contract(v, u)
+
+
+class TraceOfProduct:
+    """tr(U V)."""
+
+    def __init__(self, xp: Arrays) -> None:
+        self.xp = xp
+
+    def one(self, u: Array, v: Array) -> Array:
+        """tr(U V)."""
+        return self.xp.sum(u * self.xp.moveaxis(v, -2, -1), (-2, -1))
+
+    value_block = block_value = blocks = one
+
+    def contract(self, u: Block, v: Block) -> Array:
+        """Σ_a tr(U[a] V[a])."""
+        return self.xp.sum(u * self.xp.moveaxis(v, -2, -1), (0, -2, -1))
+
+
+def lower_products(algebra: JetAlgebra, m: int, u: Matrix, v: Matrix, xp: Arrays) -> Block:
+    """Σ_{i,j ≥ 1} c^m_{ij} U_i V_j: what the lower degrees contribute to degree m of U V."""
+    total: Block = None
+    for table in algebra.products[m]:
+        if u[table.i] is not None and v[table.j] is not None:
+            part = pair(table, algebra.sizes[m], u[table.i], v[table.j], MatrixProduct(xp), xp)
+            total = add(total, part)
+    return total
+
+
+def minus(left: Block, right: Block) -> Block:
+    """left − right, None meaning zero."""
+    return left if right is None else add(left, -right)
+
+
+# ------------------------------------------------------------------ parts of matrices
+
+
+def diagonal_part(x: Array, xp: Arrays) -> Array:
+    """The square matrices with everything beside the diagonal set to zero."""
+    return x * xp.eye(x.shape[-1], x)
+
+
+def hermitian_part(x: Block, xp: Arrays) -> Block:
+    """(X + Xᴴ)/2."""
+    return None if x is None else (x + xp.adjoint(x)) / 2
+
+
+# ------------------------------------------------------------------ solutions
+
+
+def solve(algebra: JetAlgebra, inverse: Array, a: Matrix, b: Matrix, xp: Arrays) -> list[Block]:
+    """X with A X = B, by X_m = A_0⁻¹ (B_m − Σ A_i X_j).
+
+    Args:
+        inverse: A_0⁻¹.
+        a: (*batch, n, n).
+        b: (*batch, n, k), with as many axes.
+    """
+
+    def of_value(right: Array) -> Array:
+        return xp.matmul(inverse, right)
+
+    return solve_by_degrees(algebra, a, b, of_value, of_value, MatrixProduct(xp), xp)
+
+
+def inverted(algebra: JetAlgebra, inverse: Array, a: Matrix, xp: Arrays) -> list[Block]:
+    """A⁻¹, the solution of A X = 1, from A_0⁻¹."""
+    y: list[Block] = [inverse]
+    product = MatrixProduct(xp)
+    for m in range(1, algebra.order + 1):  # X_m = −A_0⁻¹ Σ A_i X_j
+        rest = None if a[m] is None else product.block_value(a[m], inverse)
+        rest = add(rest, lower_products(algebra, m, a, y, xp))
+        y.append(None if rest is None else -xp.matmul(inverse, rest))
+    return y
+
+
+def triangular_solve(
+    algebra: JetAlgebra,
+    a: Matrix,
+    b: Matrix,
+    xp: Arrays,
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
+) -> list[Block]:
+    """X with A X = B, or X A = B for left=False, A triangular: what stands beside is not read."""
+
+    def of_value(right: Array) -> Array:
+        return xp.solve_triangular(a[0], right, upper=upper, left=left, unitriangular=unitriangular)
+
+    part, offset = (xp.triu, 1) if upper else (xp.tril, -1)
+    offset = offset if unitriangular else 0
+    triangles = [None, *(None if c is None else part(c, offset) for c in a[1:])]
+    product = MatrixProduct(xp)
+    acting: Bilinear = product if left else Reversed(product)
+    return solve_by_degrees(algebra, triangles, b, of_value, of_value, acting, xp)
+
+
+def log_det(
+    algebra: JetAlgebra, value: Array, inverse: Array, a: Matrix, xp: Arrays
+) -> list[Block]:
+    """log det A = log det A_0 + Σ_k (−1)^{k+1}/k · tr (A_0⁻¹ N)^k.
+
+    Args:
+        value: log det A_0, (*batch).
+        inverse: A_0⁻¹, (*batch, n, n).
+    """
+    e: list[Block] = [None, *(None if b is None else xp.matmul(inverse, b) for b in a[1:])]
+    out: list[Block] = [value]
+    out += [None if b is None else xp.sum(xp.diagonal(b), (-1,)) for b in e[1:]]
+    trace, product = TraceOfProduct(xp), MatrixProduct(xp)
+    power = e
+    for k in range(2, algebra.order + 1):
+        # e[:] is another list: (A_0⁻¹ N)^k has no symmetry, its factors do not commute.
+        traces = nilpotent_product(algebra, power, e[:], trace, xp)
+        for m in range(k, algebra.order + 1):
+            if traces[m] is not None:
+                out[m] = add(out[m], traces[m] * ((-1) ** (k + 1) / k))
+        if k < algebra.order:
+            power = nilpotent_product(algebra, power, e[:], product, xp)
+    return out
+
+
+# ------------------------------------------------------------------ factorisations
+
+
+def cholesky(algebra: JetAlgebra, l0: Array, a: Matrix, xp: Arrays) -> list[Block]:
+    """A = L Lᴴ: L_m = L_0 Φ(L_0⁻¹ R L_0⁻ᴴ), R = A_m − Σ L_i L_jᴴ, Φ the lower half.
+
+    Args:
+        l0: the lower triangular factor of the value, zeros above.
+        a: only its Hermitian part (A + Aᴴ)/2 counts; the value is not read.
+    """
+    inverse = xp.solve_triangular(l0, xp.eye(l0.shape[-1], l0), upper=False)
+    lower, adjoint = [l0], [xp.adjoint(l0)]
+    for m in range(1, algebra.order + 1):
+        r = minus(hermitian_part(a[m], xp), lower_products(algebra, m, lower, adjoint, xp))
+        if r is not None:
+            inner = xp.tril(xp.matmul(xp.matmul(inverse, r), xp.adjoint(inverse)))
+            r = xp.matmul(l0, inner - diagonal_part(inner, xp) / 2)
+        lower.append(r)
+        adjoint.append(None if r is None else xp.adjoint(r))
+    return lower
+
+
+def lu(
+    algebra: JetAlgebra, l0: Array, u0: Array, a: Matrix, xp: Arrays
+) -> tuple[list[Block], list[Block]]:
+    """P A = L U: L_m = L_0 tril(F, −1), U_m = triu(F) U_0, F = L_0⁻¹ (P A_m − Σ L_i U_j) U_0⁻¹.
+
+    Args:
+        l0, u0: the factors of the value, L with ones on its diagonal.
+        a: P A, of square matrices; the value is not read.
+
+    Returns:
+        L and U.
+    """
+    lower: list[Block] = [l0]
+    upper: list[Block] = [u0]
+    for m in range(1, algebra.order + 1):
+        r = minus(a[m], lower_products(algebra, m, lower, upper, xp))
+        if r is None:
+            lower.append(None)
+            upper.append(None)
+            continue
+        f = xp.solve_triangular(l0, r, upper=False, unitriangular=True)
+        f = xp.solve_triangular(u0, f, upper=True, left=False)
+        lower.append(xp.matmul(l0, xp.tril(f, -1)))
+        upper.append(xp.matmul(xp.triu(f), u0))
+    return lower, upper
+
+
+def qr(
+    algebra: JetAlgebra, q0: Array, r0: Array, a: Matrix, xp: Arrays
+) -> tuple[list[Block], list[Block]]:
+    """A = Q R, QᴴQ = 1, of matrices with at least as many rows as columns.
+
+    With C = (A_m − Σ Q_i R_j) R_0⁻¹ and H = Q_0ᴴ C, the matrix Y = Q_0ᴴ Q_m has H's strict lower
+    half, for R is upper triangular; the rest follows from Y + Yᴴ = −Σ Q_iᴴ Q_j, and R's diagonal
+    stays real. Then R_m = (H − Y) R_0 and Q_m = C − Q_0 (H − Y).
+
+    Args:
+        q0, r0: the factors of the value, (*batch, n, k) and (*batch, k, k).
+        a: (*batch, n, k); the value is not read.
+
+    Returns:
+        Q and R.
+    """
+    q: list[Block] = [q0]
+    r: list[Block] = [r0]
+    adjoint: list[Block] = [xp.adjoint(q0)]
+    for m in range(1, algebra.order + 1):
+        rest = minus(a[m], lower_products(algebra, m, q, r, xp))
+        gram = lower_products(algebra, m, adjoint, q, xp)
+        if rest is None:  # then the Gram matrix has no part of degree m either
+            for factor in (q, r, adjoint):
+                factor.append(None)
+            continue
+        c = xp.solve_triangular(r0, rest, upper=True, left=False)
+        h = xp.matmul(adjoint[0], c)
+        strict = xp.tril(h, -1)
+        y = strict - xp.adjoint(strict) + diagonal_part(h - xp.adjoint(h), xp) / 2
+        if gram is not None:
+            y = y - xp.triu(gram, 1) - diagonal_part(gram, xp) / 2
+        q.append(c - xp.matmul(q0, h - y))
+        r.append(xp.matmul(h - y, r0))
+        adjoint.append(xp.adjoint(q[-1]))
+    return q, r
+
+
+def eigh(
+    algebra: JetAlgebra, v0: Array, w0: Array, a: Matrix, xp: Arrays
+) -> tuple[list[Block], list[Block]]:
+    """A V = V diag(w) with V = V_0 (1 + X), VᴴV = 1.
+
+    Off the diagonal X_ij (w_j − w_i) = R_ij, on it w follows from R, and X from VᴴV = 1; a complex
+    phase of the eigenvectors, which nothing determines, is held fixed. Equal eigenvalues have no
+    derivatives: the result is not finite.
+
+    Args:
+        v0, w0: eigenvectors (*batch, n, n) and eigenvalues (*batch, n) of the value.
+        a: only its Hermitian part (A + Aᴴ)/2 counts; the value is not read.
+
+    Returns:
+        V and w.
+    """
+    n = w0.shape[-1]
+    gaps = w0[..., None, :] - w0[..., :, None]
+    weights = (1 - xp.eye(n, w0)) / (gaps + xp.eye(n, w0))
+    c: list[Block] = [None]  # V_0ᴴ A V_0
+    x: list[Block] = [None]
+    adjoint: list[Block] = [None]
+    w: list[Block] = [None]  # diagonal matrices
+    for m in range(1, algebra.order + 1):
+        h = hermitian_part(a[m], xp)
+        c.append(None if h is None else xp.matmul(xp.matmul(xp.adjoint(v0), h), v0))
+        r = add(c[m], lower_products(algebra, m, c, x, xp))
+        r = minus(r, lower_products(algebra, m, x, w, xp))
+        gram = lower_products(algebra, m, adjoint, x, xp)
+        w.append(None if r is None else diagonal_part(r, xp))
+        beside = None if r is None else r * weights
+        x.append(minus(beside, None if gram is None else diagonal_part(gram, xp) / 2))
+        adjoint.append(None if x[m] is None else xp.adjoint(x[m]))
+    vectors = [None if b is None else xp.matmul(v0, b) for b in x[1:]]
+    return [v0, *vectors], [w0, *(None if b is None else xp.diagonal(b).real for b in w[1:])]
