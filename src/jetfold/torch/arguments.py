@@ -107,6 +107,15 @@ def elements(level: int, x: Any, order: int) -> list[Any]:
     return [x.primal, *full(x)] if is_jet(level, x) else [x] + [None] * order
 
 
+def coefficients(level: int, x: Any, order: int, dtype: Any) -> list[Any]:
+    """[value, block 1, …] of an operand, the blocks in a dtype (None: as they are)."""
+    if not is_jet(level, x):
+        return [x] + [None] * order
+    if dtype is None or dtype == x.primal.dtype:
+        return [x.primal, *x.blocks]
+    return [x.primal, *(None if b is None else b.to(dtype) for b in x.blocks)]
+
+
 def blocks_for(level: int, x: Any, order: int, primal: Any) -> list[Block]:
     """The blocks of an operand with as many axes as a result, and in its dtype."""
     if not is_jet(level, x):
@@ -123,19 +132,6 @@ def blocks_for(level: int, x: Any, order: int, primal: Any) -> list[Block]:
 def zeros(size: int, value: Any, dtype: Any) -> Any:
     """A block of zeros for a value."""
     return torch.zeros((size, *value.shape), dtype=dtype, device=value.device)
-
-
-def rows(func: Callable[..., Any], *blocks: Any, fixed: Any = None) -> Any:
-    """func of every row of some blocks, by vmap; row by row where jets take part in it.
-
-    fixed: a further operand, that func holds.
-    """
-    if any(isinstance(operand, Jet) for operand in (*blocks, fixed)):
-        results = [func(*[block[a] for block in blocks]) for a in range(blocks[0].shape[0])]
-        if isinstance(results[0], (tuple, list)):
-            return [torch.stack(parts) for parts in zip(*results, strict=True)]
-        return torch.stack(results)
-    return torch.func.vmap(func)(*blocks)
 
 
 # ------------------------------------------------------------------ making jets

@@ -1,4 +1,4 @@
-"""Rules of arithmetic: sums, products, quotients and powers."""
+"""Rules of arithmetic: the formulas of `core.arithmetic`, with PyTorch's promotion of dtypes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from ..core import towers
-from ..core.arrays import Block
-from ..core.jet import Elementwise, product
+from ..core.arithmetic import minus, over, plus, power, times
 from . import arrays as XP
-from .arguments import blocks_for, call, is_jet, make, second, values
+from .arguments import coefficients, is_jet, make, second, values
 from .lifts import is_tensor
 from .rules import Constant, Function, Rule, apply_tower
 
@@ -29,22 +28,11 @@ class Sum(Rule):
         alpha = kwargs.get("alpha", 1)
         if alpha != 1:
             v = v * alpha
-        jet, plus = u if is_jet(level, u) else v, self.sign > 0
+        jet = u if is_jet(level, u) else v
         left, right = values(level, u), values(level, v)
-        primal = left + right if plus else left - right
-        blocks: list[Block] = []
-        for a, b in zip(
-            blocks_for(level, u, jet.algebra.order, primal),
-            blocks_for(level, v, jet.algebra.order, primal),
-            strict=True,
-        ):
-            if b is None:
-                blocks.append(a)
-            elif a is None:
-                blocks.append(b if plus else -b)
-            else:
-                blocks.append(a + b if plus else a - b)
-        return make(jet, primal, blocks)
+        y = left + right if self.sign > 0 else left - right
+        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, v))
+        return make(jet, y, (plus if self.sign > 0 else minus)(a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -53,35 +41,30 @@ class Product(Rule):
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         u, v = args[0], second(args, kwargs)
-        if is_jet(level, u) and is_jet(level, v):
-            left, right = u.primal, v.primal
-            kind = Elementwise(XP, max(left.ndim, right.ndim))
-            if left.dtype == right.dtype:
-                out = product(u.algebra, (left, *u.blocks), (right, *v.blocks), kind, XP)
-            else:
-                primal, order = left * right, u.algebra.order
-                a, b = (blocks_for(level, x, order, primal) for x in (u, v))
-                out = [primal, *product(u.algebra, (left, *a), (right, *b), kind, XP)[1:]]
-            return make(u, out[0], out[1:])
-        jet, c = (u, v) if is_jet(level, u) else (v, u)
-        primal = jet.primal * c
-        blocks = blocks_for(level, jet, jet.algebra.order, primal)
-        return make(jet, primal, [None if b is None else b * c for b in blocks])
+        jet = u if is_jet(level, u) else v
+        dtype = torch.result_type(u, v) if _mixed(u, v) else None
+        a, b = (coefficients(level, x, jet.algebra.order, dtype) for x in (u, v))
+        out = times(jet.algebra, a, b, XP)
+        return make(jet, out[0], out[1:])
+
+
+def _mixed(u: Any, v: Any) -> bool:
+    """Whether two tensors differ in dtype: then that of rows is not promoted as that of values."""
+    return is_tensor(u) and is_tensor(v) and u.dtype != v.dtype
 
 
 @dataclass(frozen=True)
 class Quotient(Rule):
-    """u / v; by a constant it is linear, otherwise the product with the reciprocal."""
+    """u / v."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         u, v = args[0], second(args, kwargs)
         if kwargs.get("rounding_mode") is not None:
             return Constant()(level, func, args, kwargs)
-        if is_jet(level, v):
-            return u * torch.reciprocal(v)
-        primal = u.primal / v
-        blocks = blocks_for(level, u, u.algebra.order, primal)
-        return make(u, primal, [None if b is None else b / v for b in blocks])
+        jet = u if is_jet(level, u) else v
+        y = values(level, u) / values(level, v)
+        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, v))
+        return make(jet, y, over(jet.algebra, a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -89,31 +72,14 @@ class Power(Rule):
     """x ** y: a tower in the base, or in the exponent; exp(y log x) where both are jets."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        x, exponent = args[0], second(args, kwargs, "exponent")
-        if is_jet(level, exponent):
-            if is_jet(level, x):
-                out = torch.exp(exponent * torch.log(x))
-                return make(out, torch.pow(x.primal, exponent.primal), out.blocks)
-            return _exponential(level, x, exponent)
-        exponent = exponent.item() if isinstance(exponent, np.generic) else exponent
-        y = call(func, x.primal, exponent)
-        if isinstance(exponent, (int, float, complex)):
-            return apply_tower(x, y, partial(towers.power, exponent=exponent))
-        aligned = make(x, x.primal, blocks_for(level, x, x.algebra.order, y))
-        return apply_tower(aligned, y, partial(towers.power_of_array, exponent=exponent))
-
-
-def _exponential(level: int, base: Any, exponent: Any) -> Any:
-    """c^y of a constant base."""
-    y = torch.pow(base, exponent.primal)
-    if isinstance(base, np.generic):
-        base = base.item()
-    if not is_tensor(base):
-        return apply_tower(exponent, y, partial(towers.exponential, base=base))
-    aligned = make(
-        exponent, exponent.primal, blocks_for(level, exponent, exponent.algebra.order, y)
-    )
-    return apply_tower(aligned, y, partial(towers.exponential_of_array, base=base))
+        u, p = (
+            x.item() if isinstance(x, np.generic) else x
+            for x in (args[0], second(args, kwargs, "exponent"))
+        )
+        jet = u if is_jet(level, u) else p
+        y = torch.pow(values(level, u), values(level, p))
+        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, p))
+        return make(jet, y, power(jet.algebra, a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def softmax(
     x = input if dtype is None else input.to(dtype)
     dim = _softmax_dim(x, dim)
     e = torch.exp(x - x.detach().amax(dim, keepdim=True))
-    return e / e.sum(dim, keepdim=True)
+    return e * torch.reciprocal(e.sum(dim, keepdim=True))
 
 
 def log_softmax(
@@ -547,6 +547,25 @@ def cholesky_inverse(L: Any, upper: bool = False) -> Any:
     """(L Lᵀ)⁻¹ of the triangle of a Cholesky factor."""
     factor = torch.triu(L).mT if upper else torch.tril(L)
     return torch.linalg.inv(factor @ factor.mT.conj())
+
+
+def cholesky_solve(B: Any, L: Any, upper: bool = False) -> Any:
+    """(L Lᴴ)⁻¹ B, or (Uᴴ U)⁻¹ B of an upper factor."""
+    middle = torch.linalg.solve_triangular(L.mH if upper else L, B, upper=False)
+    return torch.linalg.solve_triangular(L if upper else L.mH, middle, upper=True)
+
+
+def cholesky_ex(A: Any, *, upper: bool = False, check_errors: bool = False) -> Any:
+    """torch.linalg.cholesky_ex, of a matrix that is positive definite."""
+    factor = torch.linalg.cholesky(A, upper=upper)
+    return FactorInfo(factor, torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device))
+
+
+class FactorInfo(NamedTuple):
+    """What torch.linalg.cholesky_ex returns."""
+
+    L: Any
+    info: Any
 
 
 def solve_ex(A: Any, B: Any, *, left: bool = True, check_errors: bool = False) -> Any:

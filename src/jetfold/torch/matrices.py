@@ -1,41 +1,37 @@
-"""Rules of linear algebra: systems, inverses and determinants."""
+"""Rules of linear algebra: the formulas are `core.matrices`', the factors of values PyTorch's.
+
+What they do not cover (matrices that are wider than high, …) they leave to the general rule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from ..core.arrays import Block
-from ..core.jet import add, nilpotent_product, solve_by_degrees
+from ..core import matrices
 from . import arrays as XP
-from .arguments import elements, first_jet, full, make, second
+from .arguments import elements, first_jet, full, make, named, second
 from .decompositions import SignLogabsdet
-from .products import Matrices
 from .rules import Function, Rule
 
+# ------------------------------------------------------------------ systems
 
-def _solve(algebra: Any, a: Sequence[Block], b: Sequence[Block], inverse: Any) -> list[Block]:
-    """All degrees of Y with Â Ŷ = B̂, from A_0⁻¹."""
 
-    def solve(right: Any) -> Any:
-        return inverse @ right
-
-    return solve_by_degrees(algebra, a, b, solve, solve, Matrices, XP)
+def with_axes(x: Any, ndim: int) -> Any:
+    """Axes of length one in front, until there are so many."""
+    return x.reshape((1,) * (ndim - x.ndim) + tuple(x.shape)) if x.ndim < ndim else x
 
 
 @dataclass(frozen=True)
 class Inverse(Rule):
-    """A⁻¹: the solution of A Y = 1."""
+    """A⁻¹."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        (jet,), order = args, args[0].algebra.order
-        a0 = torch.linalg.inv(jet.primal)
-        one = XP.eye(jet.primal.shape[-1], jet.primal)
-        y = _solve(jet.algebra, [None, *full(jet)], [one] + [None] * order, a0)
-        return make(jet, a0, y[1:])
+        jet = args[0]
+        y = torch.linalg.inv(jet.primal)
+        return make(jet, y, matrices.inverted(jet.algebra, y, [None, *full(jet)], XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -48,46 +44,35 @@ class Solve(Rule):
             return torch.linalg.solve(a.mT, b.mT).mT
         if b.ndim == 1 or (a.ndim - 1 == b.ndim and tuple(a.shape[:-1]) == tuple(b.shape)):
             return torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1)
-        while a.ndim < b.ndim:
-            a = a.unsqueeze(0)
-        while b.ndim < a.ndim:
-            b = b.unsqueeze(0)
+        a, b = with_axes(a, b.ndim), with_axes(b, a.ndim)
         jet = first_jet(level, (a, b), {})
-        left, right = (elements(level, x, jet.algebra.order) for x in (a, b))
-        y = _solve(jet.algebra, left, right, torch.linalg.inv(left[0]))
-        return make(jet, torch.linalg.solve(left[0], right[0]), y[1:])
+        a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
+        y = matrices.solve(jet.algebra, torch.linalg.inv(a[0]), a, b, XP)
+        return make(jet, torch.linalg.solve(a[0], b[0]), y[1:])
 
 
-class TraceOfProduct:
-    """tr(u v)."""
+@dataclass(frozen=True)
+class SolveTriangular(Rule):
+    """A⁻¹ B, or B A⁻¹ for left=False, A triangular."""
 
-    @staticmethod
-    def one(u: Any, v: Any) -> Any:
-        return (u * v.transpose(-2, -1)).sum((-2, -1))
-
-    value_block = block_value = blocks = one
-
-    @staticmethod
-    def contract(u: Any, v: Any) -> Any:
-        """Σ_a tr(u[a] v[a])."""
-        return (u * v.transpose(-2, -1)).sum((0, -2, -1))
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        given, _, options = named(("A", "B"), args, kwargs)
+        a, b = given["A"], given["B"]
+        a, b = with_axes(a, b.ndim), with_axes(b, a.ndim)
+        jet = first_jet(level, (a, b), {})
+        a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
+        y = matrices.triangular_solve(jet.algebra, a, b, XP, **options)
+        return make(jet, y[0], y[1:])
 
 
-def _log_det(jet: Any) -> list[Block]:
-    """The blocks of log det A = log det A_0 + Σ_k (−1)^{k+1}/k tr (A_0⁻¹N)^k."""
-    algebra = jet.algebra
-    a0 = torch.linalg.inv(jet.primal)
-    e = [None, *(None if b is None else a0 @ b for b in full(jet))]
-    out = [None if b is None else b.diagonal(0, -2, -1).sum(-1) for b in e]
-    power = e
-    for k in range(2, algebra.order + 1):
-        traces = nilpotent_product(algebra, power, e[:], TraceOfProduct, XP)
-        for m in range(k, algebra.order + 1):
-            if traces[m] is not None:
-                out[m] = add(out[m], traces[m] * ((-1) ** (k + 1) / k))
-        if k < algebra.order:
-            power = nilpotent_product(algebra, power, e[:], Matrices, XP)
-    return out[1:]
+# ------------------------------------------------------------------ determinants
+
+
+def _log_det(jet: Any, value: Any) -> Any:
+    """log det A as a jet, of this value."""
+    inverse = torch.linalg.inv(jet.primal)
+    out = matrices.log_det(jet.algebra, value, inverse, [None, *full(jet)], XP)
+    return make(jet, value, out[1:])
 
 
 @dataclass(frozen=True)
@@ -97,10 +82,10 @@ class SignLogDet(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
         sign, modulus = torch.linalg.slogdet(jet.primal)
-        blocks = _log_det(jet)
         if not sign.is_complex():
-            return SignLogabsdet(make(jet, sign, [None] * len(blocks)), make(jet, modulus, blocks))
-        log = make(jet, torch.zeros_like(sign), blocks)
+            constant = make(jet, sign, [None] * jet.algebra.order)
+            return SignLogabsdet(constant, _log_det(jet, modulus))
+        log = _log_det(jet, torch.zeros_like(sign))
         return SignLogabsdet(torch.exp(1j * log.imag) * sign, log.real + modulus)
 
 
@@ -112,10 +97,9 @@ class Det(Rule):
         jet = args[0]
         n = jet.primal.shape[-1]
         if n in (1, 2, 3):
-            entry = [[jet[..., i, j] for j in range(n)] for i in range(n)]
-            return _cofactors(entry)
-        out = torch.exp(make(jet, torch.zeros_like(jet.primal[..., 0, 0]), _log_det(jet)))
-        return out * torch.linalg.det(jet.primal)
+            return _cofactors([[jet[..., i, j] for j in range(n)] for i in range(n)])
+        zero = torch.zeros_like(jet.primal[..., 0, 0])
+        return torch.exp(_log_det(jet, zero)) * torch.linalg.det(jet.primal)
 
 
 def _cofactors(entry: list[list[Any]]) -> Any:
@@ -128,3 +112,112 @@ def _cofactors(entry: list[list[Any]]) -> Any:
         term = first * minor
         total = term if total is None else (total - term if j % 2 else total + term)
     return total
+
+
+# ------------------------------------------------------------------ factorisations
+
+
+def _square(jet: Any) -> bool:
+    return bool(jet.primal.shape[-1] == jet.primal.shape[-2])
+
+
+@dataclass(frozen=True)
+class Cholesky(Rule):
+    """L with A = L Lᴴ, or Lᴴ for upper=True."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet, upper = args[0], args[1] if len(args) > 1 else kwargs.get("upper", False)
+        l0 = torch.linalg.cholesky(jet.primal)
+        out = matrices.cholesky(jet.algebra, l0, [None, *full(jet)], XP)
+        factor = make(jet, l0, out[1:])
+        return factor.mH if upper else factor
+
+
+class FactorsQR(NamedTuple):
+    """What torch.linalg.qr returns."""
+
+    Q: Any
+    R: Any
+
+
+@dataclass(frozen=True)
+class QR(Rule):
+    """A = Q R, of matrices with at least as many rows as columns, Q shaped like A."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        n, k = jet.primal.shape[-2:]
+        mode = args[1] if len(args) > 1 else kwargs.get("mode", kwargs.get("some", True))
+        if n < k or not (mode in ("reduced", True) or (n == k and mode in ("complete", False))):
+            return NotImplemented
+        q0, r0 = torch.linalg.qr(jet.primal)
+        q, r = matrices.qr(jet.algebra, q0, r0, [None, *full(jet)], XP)
+        return FactorsQR(make(jet, q0, q[1:]), make(jet, r0, r[1:]))
+
+
+class Eigen(NamedTuple):
+    """What torch.linalg.eigh returns."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+@dataclass(frozen=True)
+class Eigh(Rule):
+    """Eigenvalues and eigenvectors of a Hermitian matrix.
+
+    Attributes:
+        vectors: whether they are asked for.
+    """
+
+    vectors: bool
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        w0, v0 = torch.linalg.eigh(jet.primal, *args[1:], **kwargs)
+        v, w = matrices.eigh(jet.algebra, v0, w0, [None, *full(jet)], XP)
+        values = make(jet, w0, w[1:])
+        return Eigen(values, make(jet, v0, v[1:])) if self.vectors else values
+
+
+class FactorsLU(NamedTuple):
+    """What torch.linalg.lu returns."""
+
+    P: Any
+    L: Any
+    U: Any
+
+
+@dataclass(frozen=True)
+class LU(Rule):
+    """A = P L U of square matrices; the permutation is that of the value."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        if not _square(jet) or not kwargs.get("pivot", True):
+            return NotImplemented
+        p, l0, u0 = torch.linalg.lu(jet.primal)
+        permuted = [None, *(None if b is None else p.mT @ b for b in full(jet))]
+        lower, upper = matrices.lu(jet.algebra, l0, u0, permuted, XP)
+        return FactorsLU(p, make(jet, l0, lower[1:]), make(jet, u0, upper[1:]))
+
+
+class Compact(NamedTuple):
+    """What torch.linalg.lu_factor returns."""
+
+    LU: Any
+    pivots: Any
+
+
+@dataclass(frozen=True)
+class LUFactor(Rule):
+    """The factors of A = P L U of square matrices in one: L + U − 1, and the pivots."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        if not _square(jet) or not kwargs.get("pivot", True):
+            return NotImplemented
+        _, lower, upper = torch.linalg.lu(jet)
+        factors, pivots = torch.linalg.lu_factor(jet.primal)
+        both = (lower + upper).blocks  # the ones on L's diagonal are constant
+        return Compact(make(jet, factors, both), pivots)

@@ -89,6 +89,8 @@ def run_rule(
     if key is None:
         return _without_rule(level, func, args, kwargs)
     result = RULES[key](level, func, args, kwargs)
+    if result is NotImplemented:
+        return _without_rule(level, func, args, kwargs)
     if kwargs.get("inplace"):
         args[0]._assign(result)
         return args[0]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..core import jet as core
+from ..core.arithmetic import RowByRow
 from ..core.jet import product
+from ..core.matrices import MatrixProduct
 from . import arrays as XP
 from .arguments import (
     call,
@@ -19,46 +21,12 @@ from .arguments import (
     is_jet,
     make,
     named,
-    rows,
     second,
 )
 from .decompositions import equation_from_sublists, explicit_equation, unused_letter
 from .rules import Function, Rule
 
 # ------------------------------------------------------------------ bilinear maps
-
-
-class RowByRow:
-    """Any bilinear function, applied to the rows of blocks."""
-
-    def __init__(self, func: Callable[[Any, Any], Any]) -> None:
-        self.one = func
-
-    def value_block(self, u: Any, v: Any) -> Any:
-        return rows(lambda row: self.one(u, row), v, fixed=u)
-
-    def block_value(self, u: Any, v: Any) -> Any:
-        return rows(lambda row: self.one(row, v), u, fixed=v)
-
-    def blocks(self, u: Any, v: Any) -> Any:
-        return torch.stack([self.one(u[a], v[a]) for a in range(u.shape[0])])
-
-    def contract(self, u: Any, v: Any) -> Any:
-        return self.blocks(u, v).sum(0)
-
-
-class Matrices:
-    """The product of matrices, of operands with as many axes as each other."""
-
-    one = value_block = block_value = blocks = staticmethod(XP.matmul)
-
-    @staticmethod
-    def contract(u: Any, v: Any) -> Any:
-        """Σ_a u[a] @ v[a] as one product over the axes (a, k)."""
-        if u.ndim > 3 or v.ndim > 3:
-            return torch.matmul(u, v).sum(0)
-        left = u.movedim(0, 1).reshape(u.shape[1], -1)
-        return left @ v.reshape(-1, v.shape[-1])
 
 
 class Contraction:
@@ -126,7 +94,7 @@ class Bilinear(Rule):
     """A function that is linear in each of its two arguments, by rows."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        kind = RowByRow(lambda u, v: call(func, u, v))
+        kind = RowByRow(lambda u, v: call(func, u, v), XP)
         return bilinear_product(level, kind, args[0], second(args, kwargs))
 
 
@@ -135,7 +103,9 @@ class StackedMatmul(Rule):
     """matmul of operands with two axes or more, and as many as each other."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return contracted(level, Matrices, args[0], second(args, kwargs, "mat2"), (-1,), (-2,))
+        return contracted(
+            level, MatrixProduct(XP), args[0], second(args, kwargs, "mat2"), (-1,), (-2,)
+        )
 
 
 @dataclass(frozen=True)
@@ -187,7 +157,7 @@ class Affine(Rule):
             return call(func, x, weight, None, *rest, **options)
 
         if is_jet(level, x) or is_jet(level, weight):
-            out = bilinear_product(level, RowByRow(apply), x, weight)
+            out = bilinear_product(level, RowByRow(apply, XP), x, weight)
         else:
             out = apply(x, weight)
         return out if bias is None else out + self.aligned(bias, weight)

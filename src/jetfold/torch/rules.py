@@ -25,7 +25,6 @@ from .arguments import (
     full,
     is_jet,
     make,
-    rows,
     second,
     shift,
     transpose,
@@ -188,7 +187,7 @@ class Mapped(Linear):
     """A linear function of which no form for blocks is known: by vmap."""
 
     def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return rows(lambda row: call(func, row, *args, **kwargs), block)
+        return XP.map_rows(lambda row: call(func, row, *args, **kwargs), block)
 
 
 @dataclass(frozen=True, init=False)
@@ -316,7 +315,7 @@ class Jointly(Rule):
 
         tensors = [x for x, number in zip(given, numbers, strict=True) if not number]
         blocks = [
-            None if operands is None else rows(of_rows, *operands)
+            None if operands is None else XP.map_rows(of_rows, *operands)
             for operands in by_degree(level, jet, tensors)
         ]
         return make(jet, apply(values(level, given)), blocks)

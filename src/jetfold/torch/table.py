@@ -35,7 +35,18 @@ from .lifts import (
     unfold_past,
     view_as_complex_past,
 )
-from .matrices import Det, Inverse, SignLogDet, Solve
+from .matrices import (
+    LU,
+    QR,
+    Cholesky,
+    Det,
+    Eigh,
+    Inverse,
+    LUFactor,
+    SignLogDet,
+    Solve,
+    SolveTriangular,
+)
 from .products import Affine, Bilinear, Convolution, Einsum, StackedMatmul
 from .rules import (
     Along,
@@ -166,7 +177,19 @@ RULES: dict[str, Rule] = {
     "linalg.solve": Solve(),
     "linalg.solve_ex": Decomposed(d.solve_ex),
     "linalg.inv_ex": Decomposed(d.inv_ex),
+    "linalg.solve_triangular": SolveTriangular(),
     "cholesky_inverse": Decomposed(d.cholesky_inverse, input="L"),
+    "cholesky_solve": Decomposed(d.cholesky_solve),
+    # ---- factorisations
+    "cholesky": Cholesky(),
+    "linalg.cholesky": Cholesky(),
+    "linalg.cholesky_ex": Decomposed(d.cholesky_ex),
+    "qr": QR(),
+    "linalg.qr": QR(),
+    "linalg.lu": LU(),
+    "linalg.lu_factor": LUFactor(),
+    "linalg.eigh": Eigh(vectors=True),
+    "linalg.eigvalsh": Eigh(vectors=False),
     # ---- elementary functions
     "exp": Elementwise(towers.exp),
     "exp2": Elementwise(towers.exp2),
