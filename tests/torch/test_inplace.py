@@ -370,10 +370,10 @@ def test_python_protocols() -> None:
 
     def f(x):
         first, *rest = x
-        seen.update(length=len(x), shape=f"{x.shape} {x.ndim}", value=f"{float(x[0]):.2f}")
-        seen.update(format=f"{x[0]:.1f}", integer=int(x[2]), truth=bool(x[2] > 0), item=x[0].item())
+        seen.update(length=len(x), shape=f"{x.shape} {x.ndim}", value=f"{float(x[0].detach()):.2f}")
+        seen.update(format=f"{x[0]:.1f}", integer=int(x[2].detach()), truth=bool(x[2] > 0), item=x[0].detach().item())
         seen.update(dtype=x.dtype, device=x.device.type, grad=x.requires_grad, size=x.size(0))
-        seen.update(contains=0.5 in x, lists=x.tolist(), numel=x.numel(), rep=repr(x)[:3])
+        seen.update(contains=0.5 in x, lists=x.detach().tolist(), numel=x.numel(), rep=repr(x)[:3])
         if x.sum() > 0:
             first = first * 2
         while first > math.inf:

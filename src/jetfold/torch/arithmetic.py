@@ -31,7 +31,8 @@ class Sum(Rule):
         jet = u if is_jet(level, u) else v
         left, right = values(level, u), values(level, v)
         y = left + right if self.sign > 0 else left - right
-        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, v))
+        order = jet.algebra.order
+        a, b = coefficients(level, u, order, y.dtype), coefficients(level, v, order, y.dtype)
         return make(jet, y, (plus if self.sign > 0 else minus)(a, b, y, XP)[1:])
 
 
@@ -43,7 +44,8 @@ class Product(Rule):
         u, v = args[0], second(args, kwargs)
         jet = u if is_jet(level, u) else v
         dtype = torch.result_type(u, v) if _mixed(u, v) else None
-        a, b = (coefficients(level, x, jet.algebra.order, dtype) for x in (u, v))
+        order = jet.algebra.order
+        a, b = coefficients(level, u, order, dtype), coefficients(level, v, order, dtype)
         out = times(jet.algebra, a, b, XP)
         return make(jet, out[0], out[1:])
 
@@ -63,7 +65,8 @@ class Quotient(Rule):
             return Constant()(level, func, args, kwargs)
         jet = u if is_jet(level, u) else v
         y = values(level, u) / values(level, v)
-        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, v))
+        order = jet.algebra.order
+        a, b = coefficients(level, u, order, y.dtype), coefficients(level, v, order, y.dtype)
         return make(jet, y, over(jet.algebra, a, b, y, XP)[1:])
 
 
@@ -78,7 +81,8 @@ class Power(Rule):
         )
         jet = u if is_jet(level, u) else p
         y = torch.pow(values(level, u), values(level, p))
-        a, b = (coefficients(level, x, jet.algebra.order, y.dtype) for x in (u, p))
+        order = jet.algebra.order
+        a, b = coefficients(level, u, order, y.dtype), coefficients(level, p, order, y.dtype)
         return make(jet, y, power(jet.algebra, a, b, y, XP)[1:])
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from ..core import towers
 from . import decompositions as d
+from . import private
 from .arithmetic import Polygamma, Power, Product, Quotient, Sum
 from .choices import Extreme, Indexed, Selection, Where
 from .lifts import (
@@ -482,8 +483,8 @@ RULES: dict[str, Rule] = {
             "detach __eq__ __ne__ __lt__ __le__ __gt__ __ge__ eq ne lt le gt ge equal allclose "
             "isclose greater greater_equal less less_equal not_equal argmax argmin argsort isnan "
             "isinf isfinite isposinf isneginf isreal isin signbit bool int long short byte char "
-            "__bool__ __nonzero__ __float__ __int__ __index__ __complex__ ndimension dim_order "
-            "__len__ __contains__ item tolist any all count_nonzero nonzero searchsorted "
+            "__bool__ __nonzero__ ndimension dim_order "
+            "__len__ __contains__ any all count_nonzero nonzero searchsorted "
             "bucketize logical_and logical_or logical_not logical_xor size dim numel nelement "
             "element_size stride is_floating_point is_complex is_contiguous is_nonzero "
             "is_inference is_same_size is_conj is_neg is_signed is_pinned is_shared data_ptr "
@@ -506,6 +507,13 @@ RULES: dict[str, Rule] = {
     "sgn": ByDtype(Constant(), Decomposed(d.phase)),
     "angle": ByDtype(Constant(), Decomposed(d.angle)),
     # ---- what cannot work
+    **dict.fromkeys(
+        words("item tolist __float__ __int__ __index__ __complex__"),
+        Refused(
+            "a Python number has none: write torch.sin(x) in the place of math.sin(x) or "
+            "math.sin(x.item()), or x.detach().item() if the value alone is meant"
+        ),
+    ),
     "numpy": Refused("use torch operations in its place"),
     "__array__": Refused("use torch operations in the place of numpy's"),
     "grad": Refused(
@@ -522,10 +530,10 @@ RULES: dict[str, Rule] = {
 }
 
 NAMESPACES: dict[str, tuple[Any, ...]] = {
-    "": (torch, torch.Tensor, F, torch.special, torch._C._nn, torch.autograd, operator),
+    "": (torch, torch.Tensor, F, torch.special, *private.BUILT_IN, torch.autograd, operator),
     "functional": (F,),
     "linalg": (torch.linalg,),
-    "_VF": (torch._VF,),
+    "_VF": private.LISTS,
     "fft": (torch.fft,),
 }
 """Where the names are looked up; "functional" where torch.nn.functional means something else."""
