@@ -8,6 +8,7 @@ from .explain import check, explain
 from .named import biharmonic, laplacian, weighted_laplacian
 from .operators import Operator, derivatives, jet, partials
 from .randomized import randomize
+from .rules import register_rule
 from .warn import JetfoldWarning, strict
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "laplacian",
     "partials",
     "randomize",
+    "register_rule",
     "strict",
     "weighted_laplacian",
 ]

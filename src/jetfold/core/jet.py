@@ -40,6 +40,10 @@ class Jet:
         self.primal = primal
         self.blocks = tuple(blocks)
 
+    def like(self, primal: Array, blocks: Sequence[Block]) -> Jet:
+        """Another jet of the same algebra and level."""
+        return type(self)(self.algebra, self.level, primal, blocks)
+
 
 class Bilinear(Protocol):
     """A bilinear map and how it acts on stacked coefficients."""

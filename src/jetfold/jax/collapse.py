@@ -30,8 +30,9 @@ from ..core.kinds import (
 from ..core.loops import Body, Loop, Result, Slot, Step
 from ..core.sums import Kind, Label, Node, Part, aligned
 from .arrays import sum_rows
-from .control import ELEMENTWISE
+from .halves import is_sum_of_rows
 from .interpreter import Operation
+from .table import ELEMENTWISE
 
 # ------------------------------------------------------------------ arrays
 
@@ -445,7 +446,7 @@ class Program:
 
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
-            if _is_sum_of_rows(equation):
+            if is_sum_of_rows(equation):
                 results = [self._sum_of_rows(equation, inputs[0])]
             elif equation.primitive.name in CALLS:
                 params = equation.params
@@ -513,13 +514,6 @@ class Program:
         if key is not None:
             self._known[key] = results
         return results
-
-
-def _is_sum_of_rows(equation: Any) -> bool:
-    if equation.primitive.name != "custom_jvp_call":
-        return False
-    info = equation.params["call_jaxpr"].jaxpr.debug_info
-    return str(getattr(info, "func_src_info", "")).startswith("sum_by_halves at ")
 
 
 def _loop(equation: Any, inputs: Sequence[Node]) -> tuple[Loop, list[int]] | None:

@@ -1,10 +1,10 @@
-"""Primitives that hold other functions: calls, loops, branches, custom derivatives."""
+"""Primitives that hold other functions: calls, loops, branches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,32 +14,19 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from ..core.algebra import JetAlgebra
 from ..core.jet import Jet
-from ..warn import report
-from .interpreter import Operation, interpret, interpret_closed
-from .rules import (
+from . import private
+from .interpreter import Operation, Rule, interpret, interpret_closed
+from .jets import (
     algebra_of,
     blocks_of,
-    elementwise_by_tangents,
     expanded,
-    general,
     is_inexact,
     jet,
-    of_places,
+    rows_before,
+    rows_behind,
     value,
     zeros,
 )
-
-
-def _flatten(x: Jet) -> tuple[tuple[Any, Any], tuple[JetAlgebra, int]]:
-    return (x.primal, x.blocks), (x.algebra, x.level)
-
-
-def _unflatten(static: tuple[JetAlgebra, int], children: Any) -> Jet:
-    return Jet(*static, *children)
-
-
-# A jet enters loops, branches and checkpoints as the pytree of its arrays.
-jax.tree_util.register_pytree_node(Jet, _flatten, _unflatten)
 
 
 def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
@@ -50,11 +37,14 @@ def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
 # ------------------------------------------------------------------ calls
 
 
-def inlined(operation: Operation, operands: Sequence[Any]) -> Any:
-    """The function's own equations, here (jit, closed_call, custom_vjp_call, custom_vmap_call)."""
-    params = operation.params
-    inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
-    return interpret_closed(closed(inner), operands)
+@dataclass(frozen=True)
+class Inlined(Rule):
+    """The function's own equations, here."""
+
+    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
+        params = operation.params
+        inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
+        return interpret_closed(closed(inner), operands)
 
 
 def checkpointed(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -63,115 +53,6 @@ def checkpointed(operation: Operation, operands: Sequence[Any]) -> Any:
     inner = closed(params["jaxpr"])
     options = {k: params[k] for k in ("prevent_cse", "policy")}
     return jax.checkpoint(lambda *x: interpret_closed(inner, x), **options)(*operands)
-
-
-# ------------------------------------------------------------------ custom derivatives
-
-
-_NAMES = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
-    clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge
-    gt igamma igammac integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
-    nextafter not or polygamma pow regularized_incomplete_beta rem round rsqrt select_n sign sin
-    sinh sqrt square stop_gradient sub tan tanh xor zeta
-"""
-ELEMENTWISE = frozenset(_NAMES.split())
-"""Primitives that act on every entry alone."""
-
-
-def is_elementwise(jaxpr: Jaxpr) -> bool:
-    """Whether a function acts on every entry alone."""
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name in ELEMENTWISE:
-            continue
-        if name == "broadcast_in_dim" and not equation.invars[0].aval.shape:
-            continue  # of a number
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if name not in ("jit", "pjit", "custom_jvp_call", "closed_call") or inner is None:
-            return False
-        if not is_elementwise(closed(inner).jaxpr):
-            return False
-    return True
-
-
-def custom_jvp(operation: Operation, operands: Sequence[Any]) -> Any:
-    """A function with a derivative rule of its own, which counts, at every order.
-
-    Elementwise ones (relu, softplus, logaddexp) have their derivatives from nested `jax.jvp`.
-    Some of JAX's others have such rules for speed and are the same function inside; all the rest
-    goes through the general rule, which nests `jax.jvp` too.
-    """
-    inner: ClosedJaxpr = operation.params["call_jaxpr"]
-    name, _, file = str(getattr(inner.jaxpr.debug_info, "func_src_info", "")).partition(" at ")
-    ours = file.startswith(_OURS)
-    if ours and name in SAME_INSIDE:
-        return interpret_closed(inner, operands)
-    shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
-    if [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars]:
-        series = ours and "special.py" in file  # of every entry alone, though loops are inside
-        mixing = not (is_elementwise(inner.jaxpr) and (ours or _mixes_nothing(operation, operands)))
-        if series or not mixing:
-            return [elementwise_by_tangents(lambda *x: operation(*x)[0], operands)]
-    report(f"the custom_jvp function {name}")
-    return general(operation, operands)
-
-
-_OURS = (str(Path(jax.__file__).parent), str(Path(__file__).parent))
-
-SAME_INSIDE = frozenset(
-    {"_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small", "_softmax", "sum_by_halves"}
-)
-"""Functions of JAX, and ours, whose rule is the derivative of what they compute."""
-
-
-def _mixes_nothing(operation: Operation, operands: Sequence[Any]) -> bool:
-    """Whether the rule of a custom_jvp function, applied again and again, is elementwise too."""
-    places = [k for k, x in enumerate(operands) if isinstance(x, Jet)]
-    of_jets = of_places(operation, operands, places)
-
-    def derivative(order: int, *points: Any) -> Any:
-        if order:
-            ones = tuple(jnp.ones_like(x) for x in points)
-            return jax.jvp(partial(derivative, order - 1), points, ones)[1]
-        return of_jets(*points)[0]
-
-    highest = partial(derivative, algebra_of(operands).order)
-    return is_elementwise(jax.make_jaxpr(highest)(*(operands[k].primal for k in places)).jaxpr)
-
-
-def custom_linear_solve(operation: Operation, operands: Sequence[Any]) -> Any:
-    """x with A x = b, degree by degree: A_0 x_m = b_m − (A x)_m, with x_m = 0 in A x."""
-    lengths, jaxprs = operation.params["const_lengths"], operation.params["jaxprs"]
-    counts = [lengths.matvec, lengths.vecmat, lengths.solve, lengths.transpose_solve]
-    starts = [sum(counts[:k]) for k in range(5)]
-    matrix = operands[starts[0] : starts[1]]
-    right = operands[starts[4] :]
-    algebra = algebra_of(operands)
-    plain = [value(x) for x in operands[: starts[4]]]
-    x0 = operation(*plain, *[value(b) for b in right])
-    known: list[list[Any]] = [[] for _ in right]
-    for m in range(algebra.order):
-        empty = [None] * (algebra.order - m)
-        guess = [jet(algebra, x, [*k, *empty]) for x, k in zip(x0, known, strict=True)]
-        product = interpret_closed(jaxprs.matvec, [*matrix, *guess])
-        rest = []
-        for b, ax in zip(right, product, strict=True):
-            b_m, ax_m = expanded(b, algebra.order)[m], expanded(ax, algebra.order)[m]
-            if b_m is None and ax_m is not None:
-                rest.append(-ax_m)
-            else:
-                rest.append(b_m if ax_m is None else b_m - ax_m)
-        if all(r is None for r in rest):
-            for k in known:
-                k.append(None)
-            continue
-        size = algebra.sizes[m + 1]
-        stacks = [zeros(size, b) if r is None else r for b, r in zip(right, rest, strict=True)]
-        solved = jax.vmap(lambda *b: operation(*plain, *b))(*stacks)
-        for k, block in zip(known, solved, strict=True):
-            k.append(block)
-    return [jet(algebra, x, k) for x, k in zip(x0, known, strict=True)]
 
 
 # ------------------------------------------------------------------ loops and branches
@@ -211,41 +92,13 @@ def conform(algebra: JetAlgebra, x: Any, wanted: Pattern) -> Any:
 def like_value(primal: Any, block: Any) -> Any:
     """A block of the type of the value: its dtype and, inside a shard_map, its varying axes."""
     block = block.astype(primal.dtype)
-    missing = _varying(primal) - _varying(block)
-    if not missing:
-        return block
-    if hasattr(lax, "pcast"):
-        return lax.pcast(block, tuple(missing), to="varying")
-    return lax.pvary(block, tuple(missing))  # before JAX 0.9
-
-
-def _varying(x: Any) -> frozenset[Any]:
-    """The mesh axes along which an array differs from device to device."""
-    described = jax.typeof(x)
-    if hasattr(described, "manual_axis_type"):
-        return described.manual_axis_type.varying
-    return getattr(described, "vma", frozenset())  # before JAX 0.10
+    missing = private.varying(primal) - private.varying(block)
+    return private.made_varying(block, tuple(missing)) if missing else block
 
 
 def conform_all(algebra: JetAlgebra, xs: Sequence[Any], wanted: Sequence[Pattern]) -> list[Any]:
     """`conform` for several values."""
     return [conform(algebra, x, p) for x, p in zip(xs, wanted, strict=True)]
-
-
-def rows_behind(x: Any) -> Any:
-    """A jet over a scanned axis, that axis before the rows of each block."""
-    if not isinstance(x, Jet):
-        return x
-    blocks = [None if b is None else jnp.swapaxes(b, 0, 1) for b in expanded(x, x.algebra.order)]
-    return Jet(x.algebra, 0, x.primal, blocks)
-
-
-def rows_before(x: Any) -> Any:
-    """The reverse."""
-    if not isinstance(x, Jet):
-        return x
-    blocks = [None if b is None else jnp.swapaxes(b, 0, 1) for b in x.blocks]
-    return Jet(x.algebra, 0, x.primal, blocks)
 
 
 def traced(

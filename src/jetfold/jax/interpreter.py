@@ -1,19 +1,20 @@
 """A jaxpr on jets: a loop over its equations and a dictionary of rules.
 
 An equation whose operands are plain arrays is executed as it is; one that meets a jet is handed to
-the rule of its primitive (`RULES`, filled by `table`), or to the general rule with a warning.
+the rule of its primitive (`RULES`, filled by `table`), or to the general rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
 
 from ..core.jet import Jet
-from ..warn import report
+from . import private
 
 
 class Operation:
@@ -28,18 +29,34 @@ class Operation:
 
     def __call__(self, *operands: Any) -> Any:
         """The result, a list if the primitive has several."""
-        params = self.primitive.get_bind_params(self.params)
-        functions: Sequence[Any] = ()
-        if isinstance(params, tuple):  # versions of JAX that hand functions over separately
-            functions, params = params
-        return self.primitive.bind(*functions, *operands, **params)
+        return private.bind(self.primitive, self.params, operands)
 
 
-Rule = Callable[[Operation, Sequence[Any]], Any]
-"""From an operation and its operands, of which at least one is a jet, to its result(s)."""
+@dataclass(frozen=True)
+class Rule:
+    """How a primitive acts on jets: a value of some kind (`rules`), declared once (`table`).
 
-RULES: dict[str, Rule] = {}
-"""By the name of the primitive."""
+    Attributes:
+        axes: how the primitive acts on the axes of its operands, for whoever rearranges programs:
+            (equation, operands) -> what it wants to know. Jets do not ask.
+        entrywise: whether it acts on every entry alone, apart from the broadcasting of scalars.
+    """
+
+    axes: Callable[..., Any] | None = field(default=None, kw_only=True)
+    entrywise: bool = field(default=False, kw_only=True)
+
+    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
+        """The result(s) of an operation on operands of which at least one is a jet."""
+        raise NotImplementedError
+
+
+RULES: dict[str | Primitive, Rule] = {}
+"""By the primitive itself (those of our own), or by its name (those of JAX)."""
+
+
+def rule_of(primitive: Primitive) -> Rule | None:
+    """The rule of a primitive, if it has one."""
+    return RULES.get(primitive) or RULES.get(primitive.name)
 
 
 def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
@@ -54,7 +71,7 @@ def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
     last = _last_uses(jaxpr)
     for number, equation in enumerate(jaxpr.eqns):
         operation = Operation(equation)
-        with equation.ctx.manager:
+        with private.context(equation):
             result = apply(operation, [read(atom) for atom in equation.invars])
         results = result if operation.several else [result]
         environment.update(zip(equation.outvars, results, strict=True))
@@ -72,10 +89,7 @@ def apply(operation: Operation, operands: Sequence[Any]) -> Any:
     """One equation."""
     if not any(isinstance(x, Jet) for x in operands):
         return operation(*operands)
-    rule = RULES.get(operation.name)
-    if rule is None:
-        report(operation.name)
-        rule = RULES["general"]
+    rule = rule_of(operation.primitive) or RULES["general"]
     return rule(operation, operands)
 
 

@@ -1,0 +1,133 @@
+"""Derivatives from nested `jax.jvp`: the general rule, and functions of every entry alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core import general as of_several
+from ..core.algebra import monomials
+from ..core.arithmetic import aligned
+from ..core.jet import Jet, compose_several
+from ..warn import report
+from . import arrays as XP
+from .jets import algebra_of, coefficients, expanded, is_inexact, jet, values
+
+
+def places_of_jets(operands: Sequence[Any]) -> list[int]:
+    """Where the jets are among the operands."""
+    return [k for k, x in enumerate(operands) if isinstance(x, Jet)]
+
+
+def of_places(
+    function: Callable[..., Any], operands: Sequence[Any], places: Sequence[int]
+) -> Callable[..., Any]:
+    """The function of the operands at some places, the others held."""
+
+    def of_points(*points: Any) -> Any:
+        filled = list(operands)
+        for k, point in zip(places, points, strict=True):
+            filled[k] = point
+        return function(*filled)
+
+    return of_points
+
+
+def pushforward(
+    function: Callable[..., Any], plain: Sequence[Any], places: Sequence[int], rows: Sequence[Any]
+) -> Any:
+    """Dφ(plain)[rows], with tangents for the operands at `places`."""
+    return jax.jvp(
+        of_places(function, plain, places), tuple(plain[k] for k in places), tuple(rows)
+    )[1]
+
+
+def general(operation: Callable[..., Any], operands: Sequence[Any], name: str) -> Any:
+    """Any operation that JAX differentiates in forward mode, from nested `jax.jvp`, exactly.
+
+    It is reported by name, for it is slow.
+    """
+    report(name)
+    algebra, plain = algebra_of(operands), values(operands)
+    places = places_of_jets(operands)
+    several = getattr(operation, "several", True)
+    held = of_places(operation, plain, places)
+
+    def of_jets(*points: Any) -> list[Any]:
+        out = held(*points)
+        return list(out) if several else [out]
+
+    points = [plain[k] for k in places]
+    results = of_jets(*points)
+    varying = [k for k, y in enumerate(results) if is_inexact(y)]
+
+    def directional(slots: Sequence[Sequence[Any]]) -> list[Any]:
+        """D^kφ(points)[slot, …] for stacked tangents."""
+
+        def one(*tangents: Any) -> Any:
+            def derivative(*at: Any) -> list[Any]:
+                out = of_jets(*at)
+                return [out[k] for k in varying]
+
+            n = len(points)
+            for s in range(len(slots)):
+                derivative = _pushed(derivative, tangents[s * n : (s + 1) * n])
+            return derivative(*points)
+
+        return jax.vmap(one)(*[stack for slot in slots for stack in slot])
+
+    blocks = of_several.blocks(
+        algebra,
+        monomials(algebra.key),
+        points,
+        [expanded(operands[k], algebra.order) for k in places],
+        directional,
+        len(varying),
+        XP,
+    )
+    for k, of_result in zip(varying, blocks, strict=True):
+        results[k] = jet(algebra, results[k], of_result)
+    return results if several else results[0]
+
+
+def _pushed(function: Callable[..., Any], tangents: Sequence[Any]) -> Callable[..., Any]:
+    def derivative(*at: Any) -> Any:
+        return jax.jvp(function, at, tuple(tangents))[1]
+
+    return derivative
+
+
+def entrywise(function: Callable[..., Any], operands: Sequence[Any]) -> Any:
+    """A function that acts on every entry alone, of one jet or more: t_α = ∂^αφ/α!.
+
+    Its partial derivatives need no tangents but ones. Operands are broadcast where `function` does.
+    """
+    algebra, plain = algebra_of(operands), values(operands)
+    places = places_of_jets(operands)
+    y, of_jets = function(*plain), of_places(function, plain, places)
+
+    def along(function: Callable[..., Any], k: int) -> Callable[..., Any]:
+        def derivative(*points: Any) -> Any:
+            def of_one(point: Any) -> Any:
+                return function(*points[:k], point, *points[k + 1 :])
+
+            return jax.jvp(of_one, (points[k],), (jnp.ones_like(points[k]),))[1]
+
+        return derivative
+
+    points = [plain[k] for k in places]
+
+    def taylor(alpha: Sequence[int]) -> Any:
+        """∂^αφ/α!."""
+        function, scale = of_jets, 1.0
+        for k, times in enumerate(alpha):
+            for n in range(times):
+                function, scale = along(function, k), scale / (n + 1)
+        return function(*points) * scale
+
+    order = algebra.order
+    nilpotents = [[None, *aligned(coefficients(operands[k], order), y, XP)[1:]] for k in places]
+    return jet(algebra, y, compose_several(algebra, nilpotents, taylor, y.ndim, XP))

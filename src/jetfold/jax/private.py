@@ -1,0 +1,140 @@
+"""What jetfold takes from JAX beyond its documented interface: all of it, and only here.
+
+Each entry says why it is needed and what fails where a version of JAX has it no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Jaxpr, JaxprEqn, Primitive
+
+
+def bind(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> Any:
+    """Execute an equation.
+
+    Private: `Primitive.get_bind_params`, which makes of the parameters of an equation those of
+    `bind`: functions for jaxprs. Without it no function with custom derivatives can be executed.
+    """
+    params = primitive.get_bind_params(params)
+    functions: Sequence[Any] = ()
+    if isinstance(params, tuple):  # versions of JAX that hand functions over separately
+        functions, params = params
+    return primitive.bind(*functions, *operands, **params)
+
+
+def context(equation: JaxprEqn) -> AbstractContextManager[Any]:
+    """What was set around an operation when it was traced: named scopes, default precisions.
+
+    Private: `JaxprEqn.ctx.manager`. Without it these settings are lost, values are not.
+    """
+    found = getattr(getattr(equation, "ctx", None), "manager", None)
+    return contextlib.nullcontext() if found is None else found
+
+
+def name_of(jaxpr: Jaxpr) -> str:
+    """The name of the function that a jaxpr was traced from, for messages alone.
+
+    Private: `Jaxpr.debug_info.func_src_info`. Without it messages name no function.
+    """
+    info = getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None)
+    return str(info or "").partition(" at ")[0]
+
+
+# ------------------------------------------------------------------ devices
+
+
+def varying(x: Any) -> frozenset[Any]:
+    """The mesh axes along which an array differs from device to device, inside a shard_map.
+
+    Private: the type of an array in a shard_map. Without it loops with jets fail in there.
+    """
+    described = jax.typeof(x)
+    if hasattr(described, "manual_axis_type"):
+        return described.manual_axis_type.varying
+    return getattr(described, "vma", frozenset())  # before JAX 0.10
+
+
+def made_varying(x: Any, axes: Sequence[Any]) -> Any:
+    """An array taken to differ along further mesh axes."""
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, tuple(axes), to="varying")
+    return lax.pvary(x, tuple(axes))  # before JAX 0.9
+
+
+# ------------------------------------------------------------------ rules of JAX itself
+
+_SAME_INSIDE = {
+    "jax._src.numpy.linalg": ("_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small"),
+    "jax._src.nn.functions": ("_softmax",),
+}
+"""Functions of JAX whose rule is the derivative of what they compute, in another form for speed."""
+
+_ENTRYWISE = "jax._src.scipy.special"
+"""All functions with rules in this module act on every entry alone, though loops are inside."""
+
+
+def same_inside(rule: Callable[..., Any] | None) -> bool:
+    """Whether a derivative rule is that of one of JAX's own functions, of the first list.
+
+    Private: those functions, and `derivative_rule`. Without them they go through the general rule,
+    exactly, with a warning and more slowly.
+    """
+    return rule in _rules_of_jax()[0]
+
+
+def special(rule: Callable[..., Any] | None) -> bool:
+    """Whether it is that of one of JAX's special functions; without these names, as above."""
+    return rule in _rules_of_jax()[1]
+
+
+@cache
+def _rules_of_jax() -> tuple[frozenset[Any], frozenset[Any]]:
+    """The rules of both lists."""
+    found: tuple[list[Any], list[Any]] = ([], [])
+    for module, names in (*_SAME_INSIDE.items(), (_ENTRYWISE, ())):
+        with contextlib.suppress(ImportError):
+            inside = vars(import_module(module))
+            for name in names or inside:
+                rule = getattr(inside.get(name), "jvp", None)
+                if isinstance(inside.get(name), jax.custom_jvp) and rule is not None:
+                    found[not names].append(rule)
+    return frozenset(found[0]), frozenset(found[1])
+
+
+def derivative_rule(params: dict[str, Any]) -> Callable[..., Any] | None:
+    """The function that was given to `defjvp`, by identity; None where it cannot be found.
+
+    Args:
+        params: those of a custom_jvp_call.
+
+    Private: JAX keeps it in the closures of `jvp_jaxpr_fun`, a chain of functions of its own.
+    """
+    return _innermost(params.get("jvp_jaxpr_fun"))
+
+
+def _innermost(x: Any) -> Callable[..., Any] | None:
+    """The first function in a chain that is none of those that JAX puts around a rule."""
+    x = x.f if type(x).__name__ == "WrappedFun" else x
+    around = isinstance(x, types.FunctionType) and x.__module__ in _AROUND
+    if not around or "defjvps" in x.__qualname__:  # a rule, made of one rule per operand
+        return x
+    inside = [cell.cell_contents for cell in x.__closure__ or ()]
+    functions = (y for y in inside if type(y).__name__ in ("WrappedFun", "function"))
+    return next((found for found in map(_innermost, functions) if found is not None), None)
+
+
+_AROUND = (
+    "jax._src.custom_derivatives",
+    "jax._src.interpreters.partial_eval",
+    "jax._src.linear_util",
+)
+"""Modules whose functions stand around a rule."""

@@ -1,0 +1,178 @@
+"""Rules are values; each primitive is declared once; what has no rule of its own says so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+import jax.scipy as jsp
+from jax import lax
+
+import jetfold as jf
+from jetfold.core import towers
+from jetfold.jax import rules
+from jetfold.jax.interpreter import Rule, rule_of
+from jetfold.jax.table import ELEMENTWISE, TABLE
+
+POINT = np.array([0.5, 1.2, 0.3])
+
+
+def laplacian(f, x):
+    return jax.tree.map(
+        lambda h: jnp.trace(h, axis1=-2, axis2=-1), jax.jacfwd(jax.jacfwd(f))(jnp.asarray(x))
+    )
+
+
+# ------------------------------------------------------------------ values
+
+
+def test_rules_are_values():
+    assert rules.Linear(0, 2) == rules.Linear(0, 2) != rules.Linear(0)
+    assert rules.Elementwise(towers.exp) == TABLE["exp"] != TABLE["sin"]
+    assert hash(rules.Linear(0)) == hash(TABLE["slice"])
+    assert all(isinstance(rule, Rule) and hash(rule) for rule in TABLE.values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TABLE["exp"].tower = towers.sin
+
+
+def test_what_is_declared_beside_the_kind():
+    axes = lambda equation, operands: ()
+    rule = rules.Linear(0, axes=axes, entrywise=True)
+    assert rule.axes is axes
+    assert rule.entrywise
+    assert rule.places == (0,)
+    assert TABLE["slice"].axes is None
+    assert not TABLE["slice"].entrywise
+    assert dataclasses.replace(TABLE["exp"], axes=axes).axes is axes
+
+
+def test_entrywise_primitives():
+    """Every one of them, alone, has a diagonal derivative or none."""
+    assert {"exp", "add", "select_n", "max", "clamp", "ne"} <= ELEMENTWISE
+    assert not {"sort", "cumsum", "dot_general", "reduce_max", "scan"} & ELEMENTWISE
+    x = jnp.asarray(POINT)
+    forms = [jnp.sin, jnp.abs, lambda x: x**3, lambda x: x / (x + 1), lambda x: jnp.maximum(x, 1.0)]
+    for f in forms:
+        assert {e.primitive.name for e in jax.make_jaxpr(f)(x).jaxpr.eqns} <= ELEMENTWISE | {"jit"}
+        jacobian = jax.jacfwd(f)(x)
+        np.testing.assert_array_equal(jacobian, jnp.diag(jnp.diag(jacobian)))
+
+
+def test_a_primitive_of_jax_has_a_rule_by_its_name():
+    (equation,) = jax.make_jaxpr(jnp.exp)(jnp.asarray(POINT)).jaxpr.eqns
+    assert rule_of(equation.primitive) is TABLE["exp"]
+
+
+# ------------------------------------------------------------------ the general rule says so
+
+GENERAL = {
+    "svd": lambda x: jnp.linalg.svd(jnp.outer(x, x) + jnp.diag(x), compute_uv=False),
+    "scatter-mul": lambda x: jnp.ones(4).at[1].multiply(x[0]) * x[1],
+    "qr": lambda x: jnp.linalg.qr(jnp.stack([x, x**2]))[1],
+    "lu": lambda x: jsp.linalg.lu_factor(jnp.outer(x, x)[:, :2] + jnp.eye(3, 2))[0],
+    "reduce": lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + 0 * a, (0,)),
+}
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_the_general_rule_is_reported(name):
+    f = GENERAL[name]
+    with pytest.warns(jf.JetfoldWarning, match=f"{name}.* has no rule of its own"):
+        found = jf.laplacian(f)(POINT)
+    np.testing.assert_allclose(found, laplacian(f, POINT), atol=1e-9)
+    with jf.strict(), pytest.raises(NotImplementedError, match=f"{name}.* has no rule of its own"):
+        jf.laplacian(f)(POINT)
+
+
+REFUSED = {
+    "nextafter": (lambda x: jnp.nextafter(x, 2.0), r"nextafter .* jax\.lax\.stop_gradient"),
+    "apply": (lambda x: x.at[1].apply(jnp.sin), r"write x\.at\[index\]\.set\(function\(x\[index\]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_derivative(name):
+    f, text = REFUSED[name]
+    with pytest.raises(NotImplementedError, match=text):
+        jf.laplacian(f)(POINT)
+
+
+def test_what_to_write_instead():
+    f = lambda x: x.at[1].set(jnp.sin(x[1])) * jnp.nextafter(lax.stop_gradient(x), 2.0)
+    exact = lambda x: x.at[1].set(jnp.sin(x[1])) * lax.stop_gradient(x)
+    np.testing.assert_allclose(jf.laplacian(f)(POINT), laplacian(exact, POINT), atol=1e-12)
+
+
+# ------------------------------------------------------------------ numbers beside arrays
+
+NUMBERS = {
+    "power": lambda n: jnp.exp(-(n ** jnp.arange(1, 4))),
+    "power of powers": lambda n: lax.pow(n, jnp.array([[1.0, 2.0], [0.5, -1.0]])),
+    "exponent": lambda n: jnp.arange(1.0, 4.0) ** n,
+    "both": lambda n: (n * jnp.arange(1.0, 3.0)[:, None]) ** n,
+    "igamma": lambda n: jsp.special.gammainc(jnp.arange(1.0, 4.0), n),
+    "igammac": lambda n: jsp.special.gammaincc(jnp.arange(1.0, 4.0), n),
+    "polygamma": lambda n: jsp.special.polygamma(jnp.arange(1, 4), n),
+    "divided": lambda n: jnp.arange(1.0, 4.0) / n + n / jnp.arange(1.0, 4.0),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_beside_arrays(name):
+    f = lambda x: NUMBERS[name](jnp.linalg.norm(x))
+    with jf.strict():
+        np.testing.assert_allclose(jf.laplacian(f)(POINT), laplacian(f, POINT), atol=1e-9)
+        found = jf.biharmonic(f)(POINT)
+    expected = laplacian(lambda x: laplacian(f, x), POINT)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_a_power_in_numbers():
+    f = lambda x: jnp.exp(-(jnp.linalg.norm(x) ** jnp.arange(1, 4)))
+    np.testing.assert_allclose(jf.laplacian(f)(POINT), [-0.131, 0.189, 1.163], atol=1e-3)
+
+
+# ------------------------------------------------------------------ functions with rules of their own
+
+
+def named(name, value, truth):
+    """A custom_jvp function of a user, whose name means nothing."""
+
+    def pretended(*x):
+        return value(*x)
+
+    pretended.__name__ = pretended.__qualname__ = name
+    pretended = jax.custom_jvp(pretended)
+    rule = lambda primals, tangents: (pretended(*primals), jax.jvp(truth, primals, tangents)[1])
+    rule.__name__ = f"{name}_jvp"
+    pretended.defjvp(rule)
+    return pretended
+
+
+@pytest.mark.parametrize("name", ["_softmax", "_det", "_slogdet_lu", "sum_by_halves", "expi"])
+def test_a_user_is_never_taken_for_jax(name):
+    truth = lambda x: jnp.sin(x) * x.sum()
+    f = named(name, lambda x: jnp.sum(x) * x, truth)
+    with pytest.warns(jf.JetfoldWarning, match=f"the custom_jvp function {name} has no rule"):
+        found = jf.laplacian(f)(POINT)
+    np.testing.assert_allclose(found, laplacian(truth, POINT), atol=1e-12)
+
+
+@pytest.mark.parametrize("around", [lambda f: f, jax.jit, jax.checkpoint], ids=["", "jit", "remat"])
+def test_functions_of_jax_are_known_in_every_form(around):
+    """Under transforms too, where JAX wraps their rules again."""
+
+    def f(x):
+        matrices = jnp.stack([jnp.outer(x, x) + jnp.eye(3), jnp.diag(x)])
+        det = jax.vmap(jnp.linalg.det)(matrices) + jax.vmap(jnp.linalg.slogdet)(matrices)[1]
+        special = jsp.special.expi(x) + jsp.special.xlogy(x, x) + jnp.logaddexp(x, x[::-1])
+        return det.sum() * special * jax.vmap(jax.nn.softmax)(matrices)[0, 0]
+
+    with jf.strict():
+        found = jf.laplacian(around(f))(POINT)
+    np.testing.assert_allclose(found, laplacian(f, POINT), rtol=1e-8, atol=1e-9)
