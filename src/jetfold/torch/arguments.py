@@ -137,11 +137,6 @@ def zeros(size: int, value: Any, dtype: Any) -> Any:
 # ------------------------------------------------------------------ making jets
 
 
-def make(like: Any, primal: Any, blocks: Sequence[Block]) -> Any:
-    """A jet of the same level and algebra."""
-    return type(like)(like.algebra, like.level, primal, blocks)
-
-
 def transpose(like: Any, primal: Any, blocks: Sequence[Any]) -> Any:
     """Jets from a value and blocks; an operation with several outputs gives a sequence of jets."""
     if isinstance(primal, (tuple, list)):
@@ -151,5 +146,5 @@ def transpose(like: Any, primal: Any, blocks: Sequence[Any]) -> Any:
         ]
         return type(primal)(jets) if type(primal) in (tuple, list) else tuple(jets)
     if is_tensor(primal) and (primal.is_floating_point() or primal.is_complex()):
-        return make(like, primal, blocks)
+        return like.like(primal, blocks)
     return primal

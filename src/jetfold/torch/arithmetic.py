@@ -12,7 +12,7 @@ import torch
 from ..core import towers
 from ..core.arithmetic import minus, over, plus, power, times
 from . import arrays as XP
-from .arguments import coefficients, is_jet, make, second, values
+from .arguments import coefficients, is_jet, second, values
 from .lifts import is_tensor
 from .rules import Constant, Function, Rule, apply_tower
 
@@ -33,7 +33,7 @@ class Sum(Rule):
         y = left + right if self.sign > 0 else left - right
         order = jet.algebra.order
         a, b = coefficients(level, u, order, y.dtype), coefficients(level, v, order, y.dtype)
-        return make(jet, y, (plus if self.sign > 0 else minus)(a, b, y, XP)[1:])
+        return jet.like(y, (plus if self.sign > 0 else minus)(a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Product(Rule):
         order = jet.algebra.order
         a, b = coefficients(level, u, order, dtype), coefficients(level, v, order, dtype)
         out = times(jet.algebra, a, b, XP)
-        return make(jet, out[0], out[1:])
+        return jet.like(out[0], out[1:])
 
 
 def _mixed(u: Any, v: Any) -> bool:
@@ -67,7 +67,7 @@ class Quotient(Rule):
         y = values(level, u) / values(level, v)
         order = jet.algebra.order
         a, b = coefficients(level, u, order, y.dtype), coefficients(level, v, order, y.dtype)
-        return make(jet, y, over(jet.algebra, a, b, y, XP)[1:])
+        return jet.like(y, over(jet.algebra, a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Power(Rule):
         y = torch.pow(values(level, u), values(level, p))
         order = jet.algebra.order
         a, b = coefficients(level, u, order, y.dtype), coefficients(level, p, order, y.dtype)
-        return make(jet, y, power(jet.algebra, a, b, y, XP)[1:])
+        return jet.like(y, power(jet.algebra, a, b, y, XP)[1:])
 
 
 @dataclass(frozen=True)

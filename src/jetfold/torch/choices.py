@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..core.arrays import Block
-from .arguments import blocks_for, call, full, is_jet, make, named, shift, values
+from .arguments import blocks_for, call, full, is_jet, named, shift, values
 from .lifts import explicit_index, index_past, is_tensor
 from .rules import Function, Rule, Value
 
@@ -40,7 +40,7 @@ class Selection(Rule):
         dim = given.get("dim", -1)
         primal, indices = call(func, jet.primal, *args[1:], **kwargs)
         if jet.primal.ndim == 0:
-            return ValuesIndices(make(jet, primal, jet.blocks), indices)
+            return ValuesIndices(jet.like(primal, jet.blocks), indices)
         gone = indices.ndim < jet.primal.ndim
         kept = indices.unsqueeze(dim) if gone else indices
         blocks: list[Block] = []
@@ -49,7 +49,7 @@ class Selection(Rule):
                 b = torch.take_along_dim(b, kept.unsqueeze(0), shift(dim))
                 b = b.squeeze(shift(dim)) if gone else b
             blocks.append(b)
-        return ValuesIndices(make(jet, primal, blocks), indices)
+        return ValuesIndices(jet.like(primal, blocks), indices)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Where(Rule):
             else:
                 a, b = (0.0 if c is None else c for c in (a, b))
                 blocks.append(torch.where(condition, a, b))
-        return make(jet, primal, blocks)
+        return jet.like(primal, blocks)
 
 
 @dataclass(frozen=True)
@@ -116,4 +116,4 @@ class Indexed(Rule):
         shape = jet.primal.shape
         entries = explicit_index(index, len(shape))
         blocks = [None if b is None else index_past(b, entries, shape) for b in jet.blocks]
-        return make(jet, jet.primal[index], blocks)
+        return jet.like(jet.primal[index], blocks)

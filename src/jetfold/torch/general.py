@@ -17,7 +17,7 @@ from ..core.algebra import monomials
 from ..core.general import blocks
 from ..core.jet import Jet
 from . import arrays as XP
-from .arguments import full, is_jet, make
+from .arguments import full, is_jet
 from .lifts import is_tensor
 from .private import is_wrapped
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
@@ -73,7 +73,7 @@ def general(
     results, index = list(out), 0
     for n, varies in enumerate(varying):
         if varies:
-            results[n] = make(like, values[index], found[index])
+            results[n] = like.like(values[index], found[index])
             index += 1
     return tree_unflatten(results, out_spec)
 

@@ -12,7 +12,7 @@ import torch
 
 from ..core import matrices
 from . import arrays as XP
-from .arguments import elements, first_jet, full, make, named, second
+from .arguments import elements, first_jet, full, named, second
 from .decompositions import SignLogabsdet
 from .rules import Function, Rule
 
@@ -31,7 +31,7 @@ class Inverse(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
         y = torch.linalg.inv(jet.primal)
-        return make(jet, y, matrices.inverted(jet.algebra, y, [None, *full(jet)], XP)[1:])
+        return jet.like(y, matrices.inverted(jet.algebra, y, [None, *full(jet)], XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Solve(Rule):
         jet = first_jet(level, (a, b), {})
         a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
         y = matrices.solve(jet.algebra, torch.linalg.inv(a[0]), a, b, XP)
-        return make(jet, torch.linalg.solve(a[0], b[0]), y[1:])
+        return jet.like(torch.linalg.solve(a[0], b[0]), y[1:])
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SolveTriangular(Rule):
         jet = first_jet(level, (a, b), {})
         a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
         y = matrices.triangular_solve(jet.algebra, a, b, XP, **options)
-        return make(jet, y[0], y[1:])
+        return jet.like(y[0], y[1:])
 
 
 # ------------------------------------------------------------------ determinants
@@ -72,7 +72,7 @@ def _log_det(jet: Any, value: Any) -> Any:
     """log det A as a jet, of this value."""
     inverse = torch.linalg.inv(jet.primal)
     out = matrices.log_det(jet.algebra, value, inverse, [None, *full(jet)], XP)
-    return make(jet, value, out[1:])
+    return jet.like(value, out[1:])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SignLogDet(Rule):
         jet = args[0]
         sign, modulus = torch.linalg.slogdet(jet.primal)
         if not sign.is_complex():
-            constant = make(jet, sign, [None] * jet.algebra.order)
+            constant = jet.like(sign, [None] * jet.algebra.order)
             return SignLogabsdet(constant, _log_det(jet, modulus))
         log = _log_det(jet, torch.zeros_like(sign))
         return SignLogabsdet(torch.exp(1j * log.imag) * sign, log.real + modulus)
@@ -129,7 +129,7 @@ class Cholesky(Rule):
         jet, upper = args[0], args[1] if len(args) > 1 else kwargs.get("upper", False)
         l0 = torch.linalg.cholesky(jet.primal)
         out = matrices.cholesky(jet.algebra, l0, [None, *full(jet)], XP)
-        factor = make(jet, l0, out[1:])
+        factor = jet.like(l0, out[1:])
         return factor.mH if upper else factor
 
 
@@ -152,7 +152,7 @@ class QR(Rule):
             return NotImplemented
         q0, r0 = torch.linalg.qr(jet.primal)
         q, r = matrices.qr(jet.algebra, q0, r0, [None, *full(jet)], XP)
-        return FactorsQR(make(jet, q0, q[1:]), make(jet, r0, r[1:]))
+        return FactorsQR(jet.like(q0, q[1:]), jet.like(r0, r[1:]))
 
 
 class Eigen(NamedTuple):
@@ -176,8 +176,8 @@ class Eigh(Rule):
         jet = args[0]
         w0, v0 = torch.linalg.eigh(jet.primal, *args[1:], **kwargs)
         v, w = matrices.eigh(jet.algebra, v0, w0, [None, *full(jet)], XP)
-        values = make(jet, w0, w[1:])
-        return Eigen(values, make(jet, v0, v[1:])) if self.vectors else values
+        values = jet.like(w0, w[1:])
+        return Eigen(values, jet.like(v0, v[1:])) if self.vectors else values
 
 
 class FactorsLU(NamedTuple):
@@ -199,7 +199,7 @@ class LU(Rule):
         p, l0, u0 = torch.linalg.lu(jet.primal)
         permuted = [None, *(None if b is None else p.mT @ b for b in full(jet))]
         lower, upper = matrices.lu(jet.algebra, l0, u0, permuted, XP)
-        return FactorsLU(p, make(jet, l0, lower[1:]), make(jet, u0, upper[1:]))
+        return FactorsLU(p, jet.like(l0, lower[1:]), jet.like(u0, upper[1:]))
 
 
 class Compact(NamedTuple):
@@ -220,4 +220,4 @@ class LUFactor(Rule):
         _, lower, upper = torch.linalg.lu(jet)
         factors, pivots = torch.linalg.lu_factor(jet.primal)
         both = (lower + upper).blocks  # the ones on L's diagonal are constant
-        return Compact(make(jet, factors, both), pivots)
+        return Compact(jet.like(factors, both), pivots)

@@ -16,7 +16,7 @@ import torch
 from .. import core, warn
 from ..core.arrays import Block
 from . import private
-from .arguments import make, values
+from .arguments import values
 from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
 from .rules import Rule
@@ -223,7 +223,7 @@ def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         result = write(target, (), args[1])
     elif name in _FILLS:
         filled = getattr(target.primal.clone(), name)(*args[1:], **kwargs)
-        result = make(target, filled, [None] * len(target.blocks))
+        result = target.like(filled, [None] * len(target.blocks))
     else:
         result = dispatch(_functional(name), args, kwargs)
     if result.shape != target.shape:
@@ -303,7 +303,7 @@ def _scatter(target: Any, positions: Any, source: Any) -> Any:
             else extra.expand((size, positions.numel()))
         )
         blocks.append(torch.index_copy(flat, 1, positions, rows).reshape((size, *target.shape)))
-    return make(target, primal, blocks)
+    return target.like(primal, blocks)
 
 
 class View(NamedTuple):

@@ -19,7 +19,6 @@ from .arguments import (
     full,
     full_along,
     is_jet,
-    make,
     named,
     second,
 )
@@ -61,7 +60,7 @@ def bilinear_product(level: int, kind: core.Bilinear, u: Any, v: Any) -> Any:
     jet = u if is_jet(level, u) else v
     order = jet.algebra.order
     out = product(jet.algebra, elements(level, u, order), elements(level, v, order), kind, XP)
-    return make(jet, out[0], out[1:])
+    return jet.like(out[0], out[1:])
 
 
 def contracted(
@@ -74,16 +73,10 @@ def contracted(
     if is_jet(level, u) and is_jet(level, v):
         return bilinear_product(level, kind, u, v)
     if is_jet(level, u):
-        blocks = full_along(u, left)
-        return make(
-            u,
-            kind.one(u.primal, v),
-            [None if b is None else kind.block_value(b, v) for b in blocks],
-        )
-    blocks = full_along(v, right)
-    return make(
-        v, kind.one(u, v.primal), [None if b is None else kind.value_block(u, b) for b in blocks]
-    )
+        blocks = [None if b is None else kind.block_value(b, v) for b in full_along(u, left)]
+        return u.like(kind.one(u.primal, v), blocks)
+    blocks = [None if b is None else kind.value_block(u, b) for b in full_along(v, right)]
+    return v.like(kind.one(u, v.primal), blocks)
 
 
 # ------------------------------------------------------------------ rules
@@ -134,7 +127,7 @@ class Einsum(Rule):
         a = unused_letter(letters + out)
         lifted = f"{a}{letters}->{a}{out}"
         blocks = [None if b is None else torch.einsum(lifted, b) for b in full(jet)]
-        return make(jet, torch.einsum(f"{letters}->{out}", jet.primal), blocks)
+        return jet.like(torch.einsum(f"{letters}->{out}", jet.primal), blocks)
 
 
 def _summed(letters: str, out: str) -> list[int]:
@@ -151,7 +144,7 @@ class Affine(Rule):
         x, weight, bias = given["input"], given["weight"], given.get("bias")
         if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
             primal = call(func, x.primal, weight, bias, *rest, **options)
-            return make(x, primal, self.of_blocks(func, x, weight, rest, options))
+            return x.like(primal, self.of_blocks(func, x, weight, rest, options))
 
         def apply(x: Any, weight: Any) -> Any:
             return call(func, x, weight, None, *rest, **options)

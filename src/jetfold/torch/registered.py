@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import core
-from .arguments import first_jet
-from .overload import Jet, highest_level
+from .overload import Jet
 from .rules import apply_tower
 
 
@@ -18,14 +17,16 @@ def apply(rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     The rule sees the jets of the innermost transform. Those of outer ones are values to it, whose
     own rules a tower meets by itself; a rule for jets gets them as jets that are constant.
     """
-    level = highest_level(args, kwargs)
-    like = first_jet(level, args, kwargs)
-    if like is None:
+    jets = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Jet)]
+    if not jets:
         return rule.function(*args, **kwargs)
+    for jet in jets:
+        jet._refresh()
+    level = max([jet.level for jet in jets])
+    algebra = next(jet for jet in jets if jet.level == level).algebra
     if rule.tower is not None:
         jet = rule.argument(args, kwargs)
         return apply_tower(jet, apply(rule, (jet.primal,), {}), rule.entries)
-    algebra = like.algebra
 
     def opened(x: Any) -> Any:
         if not isinstance(x, Jet):

@@ -24,7 +24,6 @@ from .arguments import (
     first_jet,
     full,
     is_jet,
-    make,
     second,
     shift,
     transpose,
@@ -69,7 +68,7 @@ class Constant(Rule):
         out = call(func, *values(level, args), **values(level, kwargs))
         jet = first_jet(level, args, kwargs)
         if out.is_floating_point() or out.is_complex():
-            return make(jet, out, [None] * jet.algebra.order)
+            return jet.like(out, [None] * jet.algebra.order)
         return out
 
 
@@ -132,7 +131,7 @@ class Elementwise(Rule):
 def apply_tower(jet: Any, y: Any, tower: Tower) -> Any:
     """The jet of φ(x), from y = φ(u) and t_k = φ^{(k)}(u)/k!."""
     coefficients = tower(jet.primal, y, jet.algebra.order, XP)
-    return make(jet, y, compose(jet, coefficients, y.ndim, XP))
+    return jet.like(y, compose(jet, coefficients, y.ndim, XP))
 
 
 # ------------------------------------------------------------------ linear in the first argument
@@ -221,7 +220,7 @@ class Total(Linear):
         if jet.primal.ndim:
             return super().of_jet(func, jet, args, kwargs)
         primal = call(func, jet.primal, *args, **kwargs)
-        return make(jet, primal, blocks_for(jet.level, jet, jet.algebra.order, primal))
+        return jet.like(primal, blocks_for(jet.level, jet, jet.algebra.order, primal))
 
     def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         given = dict(zip(("dim", "keepdim"), args, strict=False)) | kwargs
@@ -257,7 +256,7 @@ class Copied(OfFirst):
     """A copy of the value; blocks are never written to, so they need none."""
 
     def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return make(jet, call(func, jet.primal, *args, **kwargs), jet.blocks)
+        return jet.like(call(func, jet.primal, *args, **kwargs), jet.blocks)
 
 
 @dataclass(frozen=True)
@@ -318,7 +317,7 @@ class Jointly(Rule):
             None if operands is None else XP.map_rows(of_rows, *operands)
             for operands in by_degree(level, jet, tensors)
         ]
-        return make(jet, apply(values(level, given)), blocks)
+        return jet.like(apply(values(level, given)), blocks)
 
 
 @dataclass(frozen=True)
@@ -335,7 +334,7 @@ class Joined(Rule):
             None if operands is None else func(operands, shift(dim))
             for operands in by_degree(level, jet, parts, primal.dtype)
         ]
-        return make(jet, primal, blocks)
+        return jet.like(primal, blocks)
 
 
 def by_degree(level: int, jet: Any, tensors: Any, dtype: Any = None) -> list[list[Block] | None]:
