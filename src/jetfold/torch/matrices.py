@@ -13,7 +13,7 @@ import torch
 from ..core import matrices
 from . import arrays as XP
 from .arguments import elements, first_jet, full, named, second
-from .decompositions import SignLogabsdet
+from .decompositions.products import SignLogabsdet
 from .rules import Function, Rule
 
 # ------------------------------------------------------------------ systems

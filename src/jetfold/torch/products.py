@@ -22,7 +22,7 @@ from .arguments import (
     named,
     second,
 )
-from .decompositions import equation_from_sublists, explicit_equation, unused_letter
+from .decompositions.products import equation_from_sublists, explicit_equation, unused_letter
 from .rules import Function, Rule
 
 # ------------------------------------------------------------------ bilinear maps
