@@ -267,6 +267,31 @@ def test_compile_torch_func_grad_step():
     close(ours, torch.func.grad(lambda p: loss(p, slow))(params))
 
 
+def test_dynamo_is_left_as_it_was():
+    """Its operators are those of jets only while it traces, also where that fails."""
+    from torch._dynamo.callback import callback_handler
+    from torch._dynamo.variables.builtin import BuiltinVariable
+
+    before = BuiltinVariable.call_function, list(callback_handler.end_callbacks)
+
+    def network(x):
+        y = x @ x.new_ones(N, N)
+        y += x.new_ones(N) @ x
+        return y @ y
+
+    def broken(x):
+        torch._dynamo.graph_break()
+        return x.sum()
+
+    x = point()
+    compiled = torch.compile(jf.laplacian(network), fullgraph=True, backend="eager")
+    close(compiled(x), true_laplacian(network, x))
+    assert (BuiltinVariable.call_function, callback_handler.end_callbacks) == before
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(jf.laplacian(broken), fullgraph=True, backend="eager")(x)
+    assert (BuiltinVariable.call_function, callback_handler.end_callbacks) == before
+
+
 def test_compile_dynamic_batch():
     net = network()
     compiled = torch.compile(

@@ -370,10 +370,15 @@ def test_python_protocols() -> None:
 
     def f(x):
         first, *rest = x
-        seen.update(length=len(x), shape=f"{x.shape} {x.ndim}", value=f"{float(x[0]):.2f}")
-        seen.update(format=f"{x[0]:.1f}", integer=int(x[2]), truth=bool(x[2] > 0), item=x[0].item())
+        seen.update(length=len(x), shape=f"{x.shape} {x.ndim}", value=f"{float(x[0].detach()):.2f}")
+        seen.update(
+            format=f"{x[0]:.1f}",
+            integer=int(x[2].detach()),
+            truth=bool(x[2] > 0),
+            item=x[0].detach().item(),
+        )
         seen.update(dtype=x.dtype, device=x.device.type, grad=x.requires_grad, size=x.size(0))
-        seen.update(contains=0.5 in x, lists=x.tolist(), numel=x.numel(), rep=repr(x)[:3])
+        seen.update(contains=0.5 in x, lists=x.detach().tolist(), numel=x.numel(), rep=repr(x)[:3])
         if x.sum() > 0:
             first = first * 2
         while first > math.inf:
@@ -386,3 +391,29 @@ def test_python_protocols() -> None:
     assert seen["format"] == "0.2" and seen["integer"] == 1 and seen["truth"] and seen["contains"]
     assert seen["lists"] == [0.25, 0.5, 1.0] and seen["numel"] == 3 and seen["rep"] == "Jet"
     assert seen["dtype"] == torch.float64 and seen["device"] == "cpu" and not seen["grad"]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda x: math.sin(x[0]),
+        lambda x: float(x[0]),
+        lambda x: int(x[0]),
+        lambda x: complex(x[0]),
+        lambda x: x[0].item(),
+        lambda x: x.tolist()[0],
+        lambda x: round(float(x.sum())),
+        lambda x: x[[0, 1]].sum().item() ** 2,
+    ],
+)
+def test_numbers_cannot_be_taken_out_of_jets(number: Any) -> None:
+    """They would be constants, and derivatives wrong without a word."""
+    p = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
+    with pytest.raises(
+        TypeError, match=r"cannot keep the derivatives.*torch\.sin.*x\.detach\(\)\.item\(\)"
+    ):
+        jf.laplacian(lambda x: number(x) * x.sum())(p)
+    with pytest.raises(TypeError, match="cannot keep the derivatives"):
+        jf.laplacian(jf.laplacian(lambda x: number(x) * x.sum()))(p)
+    value = jf.laplacian(lambda x: number(x.detach()) * (x**2).sum())(p)
+    assert torch.allclose(value, torch.as_tensor(6 * number(p), dtype=value.dtype))

@@ -40,7 +40,8 @@ class Case(NamedTuple):
         else:
             forms = [form.split(":=")[0] for form in self.forms]
         names = dict(zip("xyz", jets, strict=False)) | dict(zip("cde", constants, strict=False))
-        names |= {"normal": normal, "det": det}
+        names |= {"normal": normal, "det": det, "spd": spd, "lower": lower}
+        names |= {"orthonormal": orthonormal, "eliminated": eliminated}
         scope = names | {"torch": torch, "F": F, "np": np, "math": math, "index": torch.tensor}
         return [eval(form.strip(), scope) for form in forms]
 
@@ -57,6 +58,54 @@ def det(x: Any) -> Any:
         return x[..., 0, 0]
     rest = [torch.cat([x[..., 1:, :j], x[..., 1:, j + 1 :]], -1) for j in range(x.shape[-1])]
     return sum((-1) ** j * x[..., 0, j] * det(minor) for j, minor in enumerate(rest))
+
+
+def matrix(entries: dict[tuple[int, int], Any], n: int, k: int) -> Any:
+    """A matrix of entries, zero where there are none."""
+    zero = torch.zeros_like(next(iter(entries.values())))
+    rows = [[entries.get((i, j), zero) for j in range(k)] for i in range(n)]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def spd(x: Any) -> Any:
+    """A symmetric positive definite matrix."""
+    return x @ x.mT + torch.diag(torch.arange(1.0, 1 + x.shape[-2], dtype=x.dtype))
+
+
+def lower(a: Any) -> Any:
+    """The Cholesky factor, entry by entry."""
+    n, found = a.shape[-1], {}
+    for i in range(n):
+        for j in range(i + 1):
+            rest = a[..., i, j] - sum(found[i, k] * found[j, k] for k in range(j))
+            found[i, j] = rest.sqrt() if i == j else rest / found[j, j]
+    return matrix(found, n, n)
+
+
+def orthonormal(a: Any) -> tuple[Any, Any]:
+    """Q and R by Gram and Schmidt, the diagonal of R with the signs that LAPACK gives it."""
+    signs = torch.linalg.qr(a.detach()).R.diagonal(0, -2, -1).sign()
+    columns, r = [], {}
+    for j in range(a.shape[-1]):
+        column = a[..., j]
+        for i, q in enumerate(columns):
+            r[i, j] = (q * a[..., j]).sum(-1)
+            column = column - r[i, j].unsqueeze(-1) * q
+        r[j, j] = (column * column).sum(-1).sqrt() * signs[..., j]
+        columns.append(column / r[j, j].unsqueeze(-1))
+    return torch.stack(columns, -1), matrix(r, a.shape[-1], a.shape[-1])
+
+
+def eliminated(a: Any) -> tuple[Any, Any, Any]:
+    """P, L and U by Gauss's elimination, in the order of rows that LAPACK chose."""
+    p, n = torch.linalg.lu(a.detach()).P, a.shape[-1]
+    rows = list((p.mT @ a).unbind(-2))
+    factors = {(i, i): torch.ones_like(a[..., 0, 0]) for i in range(n)}
+    for j in range(n):
+        for i in range(j + 1, n):
+            factors[i, j] = rows[i][..., j] / rows[j][..., j]
+            rows[i] = rows[i] - factors[i, j].unsqueeze(-1) * rows[j]
+    return p, matrix(factors, n, n), torch.stack(rows, -2).triu()
 
 
 def cases(shapes: str, low: float, high: float, *rows: str, order: int = 4) -> list[Case]:
@@ -296,6 +345,26 @@ CASES = [
         1,
         "torch.det(x) := det(x); torch.linalg.slogdet(x)[1] := det(x).abs().log(); torch.linalg.inv(x + 3 * torch.eye(4).double())",
     ),
+    # ---- factorisations
+    *cases(
+        "2,3,3 3,2 2,3,2",
+        -1,
+        1,
+        "torch.linalg.cholesky(spd(x)) := lower(spd(x)); torch.cholesky(spd(y)) := lower(spd(y)); torch.linalg.cholesky(spd(x), upper=True) := lower(spd(x)).mT; spd(y).cholesky(True) := lower(spd(y)).mT; torch.linalg.cholesky_ex(spd(x)).L := lower(spd(x))",
+        "torch.cholesky_solve(y, lower(spd(x))) := spd(x).inverse() @ y; y.cholesky_solve(lower(spd(x)).mT, upper=True) := spd(x).inverse() @ y; torch.cholesky_solve(z, lower(spd(c))) := spd(c).inverse() @ z",
+        "torch.linalg.qr(x).Q := orthonormal(x)[0]; torch.linalg.qr(x) := orthonormal(x); torch.linalg.qr(y) := orthonormal(y); torch.qr(z)[1] := orthonormal(z)[1]; x.qr().R := orthonormal(x)[1]; torch.linalg.qr(x, 'complete') := orthonormal(x)",
+        "torch.linalg.lu(x)[1:] := eliminated(x)[1:]; torch.linalg.lu(spd(x)).U := eliminated(spd(x))[2]; torch.linalg.lu_factor(x).LU + torch.eye(3).double() := eliminated(x)[1] + eliminated(x)[2]",
+        "torch.linalg.eigvalsh(spd(x)); torch.linalg.eigvalsh(spd(y), UPLO='U'); torch.linalg.eigh(spd(z)).eigenvalues := torch.linalg.eigvalsh(spd(z))",
+        "(lambda e: e.eigenvectors * e.eigenvalues.unsqueeze(-2) @ e.eigenvectors.mT)(torch.linalg.eigh(spd(x))) := spd(x); (lambda v: v.mT @ v)(torch.linalg.eigh(spd(x)).eigenvectors) := 0 * x + torch.eye(3).double()",
+        "torch.linalg.eigvalsh((x + x.mT)[:, :2, :2]) := (lambda m, r: torch.stack([m - r, m + r], -1))(x[:, 0, 0] + x[:, 1, 1], torch.hypot(x[:, 0, 0] - x[:, 1, 1], x[:, 0, 1] + x[:, 1, 0]))",
+    ),
+    *cases(
+        "2,3,3 3,2 2,3,2",
+        0.4,
+        1.6,
+        "torch.linalg.solve_triangular(x, y, upper=False) := x.tril().inverse() @ y; torch.linalg.solve_triangular(c, z, upper=True) := c.triu().inverse() @ z; torch.linalg.solve_triangular(x[0], d, upper=True) := x[0].triu().inverse() @ d",
+        "torch.linalg.solve_triangular(x, z.mT, upper=True, left=False) := z.mT @ x.triu().inverse(); torch.linalg.solve_triangular(x, y, upper=False, unitriangular=True) := (x.tril(-1) + torch.eye(3).double()).inverse() @ y; torch.linalg.solve_triangular(x, e, upper=False, left=True) := x.tril().inverse() @ e",
+    ),
     # ---- reductions
     *cases(
         "2,3,4",
@@ -514,7 +583,7 @@ torch.bincount(index([0, 1, 1, 0]), weights=x[0]); torch.result_type(x, c); torc
 x.type(); x.shape; x.dtype; x.device; x.layout; x.ndim; len(x); x.T.shape; x.mT.size(); x.nbytes
 x.itemsize; x.is_cuda; x.is_cpu; x.is_mps; x.is_meta; x.is_sparse; x.is_nested; x.is_quantized
 x.is_mkldnn; x.is_sparse_csr; x.is_xla; x.is_xpu; x.requires_grad; x.grad_fn; x.data
-x.detach(); torch.detach(x); x[0].tolist(); x[0, 0].item(); float(x[0, 1]); int(x[0, 2]); bool(x[0, 1])
+x.detach(); torch.detach(x); x.detach()[0].tolist(); x[0, 0].detach().item(); bool(x[0, 1])
 complex(x[0, 0]); c[0, 0] in x; 7.0 in x; f"{x[0, 0]:.3f}"; x.to(torch.int64); x.type(torch.long)
 x.max(1)[1]; x.topk(2).indices; x.floor().detach()
 x.sign().detach(); x.detach().numpy().sum()

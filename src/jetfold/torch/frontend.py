@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,7 +11,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from ..core.arrays import Arrays
-from . import arrays
+from . import arrays, private
 from .double import float64 as float64
 from .double import in_float64 as in_float64
 from .double import to_numpy as to_numpy
@@ -80,18 +79,10 @@ def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
     try:
         return function(*jets)
     except Exception as error:
-        if not _insists_on_tensors(error):
+        if not private.refused(error, Jet):
             raise
         report(f"a function that calls torch.func transforms ({type(error).__name__}: {error})")
     return general(jets[0].level, function, tuple(jets), {})
-
-
-def _insists_on_tensors(error: Exception) -> bool:
-    """Whether it was torch.func that refused a jet."""
-    if "is not an instance of torch.Tensor" in str(error):  # functional_call, of a parameter
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return "overload.Jet" in str(error) and "_functorch" in frames[-1].filename
 
 
 def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
@@ -130,15 +121,15 @@ def recomputed(step: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
     Transforms of torch.func (around the step or in it) and torch.compile keep everything: saved
     tensors are theirs.
     """
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    if torch.compiler.is_compiling() or transformed or not torch.is_grad_enabled():
+    kept = torch.compiler.is_compiling() or private.inside_transform()
+    if kept or not torch.is_grad_enabled():
         return step
 
     def run(start: Any, count: int) -> Any:
         try:
             return checkpoint(step, start, count, use_reentrant=False)
         except RuntimeError as error:
-            if "saved tensor hooks" not in str(error):
+            if not private.refused_hooks(error):
                 raise
             return step(start, count)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -17,8 +17,9 @@ from ..core.algebra import monomials
 from ..core.general import blocks
 from ..core.jet import Jet
 from . import arrays as XP
+from .arguments import full, is_jet
 from .lifts import is_tensor
-from .rules import full, is_jet, make
+from .private import is_wrapped
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 
@@ -33,8 +34,8 @@ def general(
 ) -> Any:
     """func on jets, exactly, as one operation without a rule of its own.
 
-    strict: refuse outputs that do not depend on the jets; PyTorch passes over some functions that
-    it cannot differentiate as if they were constant.
+    strict: refuse outputs that do not depend on the jets, by an IndependentError; PyTorch passes
+    over some functions that it cannot differentiate as if they were constant.
     """
     leaves, spec = tree_flatten((args, kwargs))
     # Jets of outer transforms are inputs too: torch.func must not meet them inside of func.
@@ -72,7 +73,7 @@ def general(
     results, index = list(out), 0
     for n, varies in enumerate(varying):
         if varies:
-            results[n] = make(like, values[index], found[index])
+            results[n] = like.like(values[index], found[index])
             index += 1
     return tree_unflatten(results, out_spec)
 
@@ -127,10 +128,20 @@ def _directional(
 def _pushforward(
     func: Callable[..., Any], tangents: tuple[Any, ...], strict: bool
 ) -> Callable[..., Any]:
+    def watched(*points: Any) -> Any:
+        out = func(*points)
+        if strict and any(unpack_dual(x).tangent is None for x in out):
+            raise IndependentError
+        return out
+
     def pushed(*points: Any) -> Any:
-        return torch.func.jvp(func, points, tuple(tangents), strict=strict)[1]
+        return torch.func.jvp(watched, points, tuple(tangents))[1]
 
     return pushed
+
+
+class IndependentError(Exception):
+    """An output of a function does not depend on its inputs, as far as PyTorch knows."""
 
 
 class Substitutes(TorchFunctionMode):
@@ -140,9 +151,7 @@ class Substitutes(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in UNDIFFERENTIABLE and any(
-            isinstance(x, torch.Tensor) and is_functorch_wrapped_tensor(x) for x in args
-        ):
+        if name in UNDIFFERENTIABLE and any(map(is_wrapped, args)):
             raise NotImplementedError(wrong_in_torch(name))
         return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
 

@@ -15,10 +15,11 @@ import torch
 
 from .. import core, warn
 from ..core.arrays import Block
-from .dynamo import teach
-from .general import general, wrong_in_torch
+from . import private
+from .arguments import values
+from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
-from .rules import Rule, make, values
+from .rules import Rule
 from .table import NAMES, NESTED_WRONGLY, READ_ONLY, RULES, UNDIFFERENTIABLE, VIEWS, words
 
 # ------------------------------------------------------------------ levels
@@ -27,8 +28,9 @@ _state = threading.local()
 
 
 @torch.compiler.assume_constant_result
-def _enter() -> int:
-    teach(Jet)
+def _enter(tracing: bool) -> int:
+    if tracing:
+        private.operators_are_methods(Jet)
     _state.depth = getattr(_state, "depth", 0) + 1
     return _state.depth
 
@@ -43,7 +45,7 @@ class NewLevel:
     """`with NewLevel() as level`: a level above those of all transforms that are running."""
 
     def __enter__(self) -> int:
-        return _enter()
+        return _enter(torch.compiler.is_compiling())
 
     def __exit__(self, *_: object) -> None:
         _leave()
@@ -83,12 +85,12 @@ def run_rule(
     level = highest_level(args, kwargs)
     if in_place is not None:
         return _in_place(level, in_place, args, kwargs)
-    if kwargs.get("out") is not None:
+    if kwargs and kwargs.get("out") is not None:
         raise TypeError(_plain_write("out="))
-    if key is None:
+    result = NotImplemented if key is None else RULES[key](level, func, args, kwargs)
+    if result is NotImplemented:
         return _without_rule(level, func, args, kwargs)
-    result = RULES[key](level, func, args, kwargs)
-    if kwargs.get("inplace"):
+    if kwargs and kwargs.get("inplace"):
         args[0]._assign(result)
         return args[0]
     if key in VIEWS:
@@ -98,9 +100,9 @@ def run_rule(
 
 def _scripted_wrongly(func: Any) -> bool:
     """Whether a scripted function contains what PyTorch nests wrongly; nothing can replace it."""
-    if not isinstance(func, (torch.jit.ScriptFunction, torch._C.ScriptMethod)):
+    graph = getattr(func, "inlined_graph", None)  # of torch.jit.ScriptFunction, and of methods
+    if graph is None:
         return False
-    graph = func.inlined_graph
     names = {"linalg_" + n[7:] if n[:7] == "linalg." else n for n in NESTED_WRONGLY}
     return any(graph.findAllNodes(f"aten::{name}") for name in names | UNDIFFERENTIABLE)
 
@@ -112,9 +114,7 @@ def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str
     report(name)
     try:
         return general(level, func, args, kwargs, strict=True)
-    except RuntimeError as error:
-        if "independent of the inputs" not in str(error):
-            raise
+    except IndependentError as error:
         raise NotImplementedError(
             f"PyTorch has no derivative of {name} (or of one of its outputs), jetfold no "
             "rule for it; write it with other operations, or apply it to x.detach() if meant"
@@ -129,8 +129,10 @@ def _normalised(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first argument by position, and PyTorch's own names for the axes."""
-    kwargs = {_NUMPY_NAMES.get(name, name): item for name, item in kwargs.items()}
+    if "axis" in kwargs or "keepdims" in kwargs:
+        kwargs = {_NUMPY_NAMES.get(name, name): item for name, item in kwargs.items()}
     if not args:
+        kwargs = dict(kwargs)
         args = tuple(kwargs.pop(name) for name in _FIRST if name in kwargs)
     return args, kwargs
 
@@ -138,10 +140,12 @@ def _normalised(
 def highest_level(args: Any, kwargs: dict[str, Any]) -> int:
     """The level of the innermost transform among the arguments; it refreshes their jets."""
     level = 0
-    for item in (*args, *kwargs.values()):
+    for item in (*args, *kwargs.values()) if kwargs else args:
         if isinstance(item, Jet):
-            item._refresh()
-            level = max(level, item.level)
+            if item._view is not None:
+                item._refresh()
+            if item.level > level:
+                level = item.level
         elif isinstance(item, (tuple, list)):
             level = max(level, highest_level(item, {}))
     return level
@@ -172,7 +176,7 @@ _OPERATORS = frozenset(
 
 
 def _in_place_functions() -> dict[Callable[..., Any], str]:
-    namespaces = (torch.Tensor, torch, torch.nn.functional, torch._C._nn, operator)
+    namespaces = (torch.Tensor, torch, torch.nn.functional, *private.BUILT_IN, operator)
     names = {n for space in namespaces[:3] for n in dir(space) if n.endswith("_") and n[0] != "_"}
     names = (names - {"requires_grad_", "retain_grad_"}) | set(_AUGMENTED) | {"__setitem__"}
     found = {}
@@ -219,7 +223,7 @@ def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         result = write(target, (), args[1])
     elif name in _FILLS:
         filled = getattr(target.primal.clone(), name)(*args[1:], **kwargs)
-        result = make(target, filled, [None] * len(target.blocks))
+        result = target.like(filled, [None] * len(target.blocks))
     else:
         result = dispatch(_functional(name), args, kwargs)
     if result.shape != target.shape:
@@ -299,7 +303,7 @@ def _scatter(target: Any, positions: Any, source: Any) -> Any:
             else extra.expand((size, positions.numel()))
         )
         blocks.append(torch.index_copy(flat, 1, positions, rows).reshape((size, *target.shape)))
-    return make(target, primal, blocks)
+    return target.like(primal, blocks)
 
 
 class View(NamedTuple):
@@ -461,14 +465,6 @@ class Jet(core.jet.Jet):
     def __bool__(self) -> bool:
         self._refresh()
         return bool(self.primal)
-
-    def __float__(self) -> float:
-        self._refresh()
-        return float(self.primal)
-
-    def __int__(self) -> int:
-        self._refresh()
-        return int(self.primal)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return torch.clone(self)

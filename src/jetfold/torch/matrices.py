@@ -1,0 +1,223 @@
+"""Rules of linear algebra: the formulas are `core.matrices`', the factors of values PyTorch's.
+
+What they do not cover (matrices that are wider than high, …) they leave to the general rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ..core import matrices
+from . import arrays as XP
+from .arguments import elements, first_jet, full, named, second
+from .decompositions.products import SignLogabsdet
+from .rules import Function, Rule
+
+# ------------------------------------------------------------------ systems
+
+
+def with_axes(x: Any, ndim: int) -> Any:
+    """Axes of length one in front, until there are so many."""
+    return x.reshape((1,) * (ndim - x.ndim) + tuple(x.shape)) if x.ndim < ndim else x
+
+
+@dataclass(frozen=True)
+class Inverse(Rule):
+    """A⁻¹."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        y = torch.linalg.inv(jet.primal)
+        return jet.like(y, matrices.inverted(jet.algebra, y, [None, *full(jet)], XP)[1:])
+
+
+@dataclass(frozen=True)
+class Solve(Rule):
+    """A⁻¹ B, or B A⁻¹ for left=False; B is a vector where torch.linalg.solve takes it for one."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        a, b = args[0], second(args, kwargs, "B")
+        if not kwargs.get("left", True):
+            return torch.linalg.solve(a.mT, b.mT).mT
+        if b.ndim == 1 or (a.ndim - 1 == b.ndim and tuple(a.shape[:-1]) == tuple(b.shape)):
+            return torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1)
+        a, b = with_axes(a, b.ndim), with_axes(b, a.ndim)
+        jet = first_jet(level, (a, b), {})
+        a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
+        y = matrices.solve(jet.algebra, torch.linalg.inv(a[0]), a, b, XP)
+        return jet.like(torch.linalg.solve(a[0], b[0]), y[1:])
+
+
+@dataclass(frozen=True)
+class SolveTriangular(Rule):
+    """A⁻¹ B, or B A⁻¹ for left=False, A triangular."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        given, _, options = named(("A", "B"), args, kwargs)
+        a, b = given["A"], given["B"]
+        a, b = with_axes(a, b.ndim), with_axes(b, a.ndim)
+        jet = first_jet(level, (a, b), {})
+        a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
+        y = matrices.triangular_solve(jet.algebra, a, b, XP, **options)
+        return jet.like(y[0], y[1:])
+
+
+# ------------------------------------------------------------------ determinants
+
+
+def _log_det(jet: Any, value: Any) -> Any:
+    """log det A as a jet, of this value."""
+    inverse = torch.linalg.inv(jet.primal)
+    out = matrices.log_det(jet.algebra, value, inverse, [None, *full(jet)], XP)
+    return jet.like(value, out[1:])
+
+
+@dataclass(frozen=True)
+class SignLogDet(Rule):
+    """The sign (the phase, of a complex matrix) and the logarithm of the modulus of det A."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        sign, modulus = torch.linalg.slogdet(jet.primal)
+        if not sign.is_complex():
+            constant = jet.like(sign, [None] * jet.algebra.order)
+            return SignLogabsdet(constant, _log_det(jet, modulus))
+        log = _log_det(jet, torch.zeros_like(sign))
+        return SignLogabsdet(torch.exp(1j * log.imag) * sign, log.real + modulus)
+
+
+@dataclass(frozen=True)
+class Det(Rule):
+    """det A: the polynomial up to 3 × 3, which knows no singular matrix; beyond, exp log det A."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        n = jet.primal.shape[-1]
+        if n in (1, 2, 3):
+            return _cofactors([[jet[..., i, j] for j in range(n)] for i in range(n)])
+        zero = torch.zeros_like(jet.primal[..., 0, 0])
+        return torch.exp(_log_det(jet, zero)) * torch.linalg.det(jet.primal)
+
+
+def _cofactors(entry: list[list[Any]]) -> Any:
+    """The expansion of a determinant along its first row."""
+    if len(entry) == 1:
+        return entry[0][0]
+    total = None
+    for j, first in enumerate(entry[0]):
+        minor = _cofactors([row[:j] + row[j + 1 :] for row in entry[1:]])
+        term = first * minor
+        total = term if total is None else (total - term if j % 2 else total + term)
+    return total
+
+
+# ------------------------------------------------------------------ factorisations
+
+
+def _square(jet: Any) -> bool:
+    return bool(jet.primal.shape[-1] == jet.primal.shape[-2])
+
+
+@dataclass(frozen=True)
+class Cholesky(Rule):
+    """L with A = L Lᴴ, or Lᴴ for upper=True."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet, upper = args[0], args[1] if len(args) > 1 else kwargs.get("upper", False)
+        l0 = torch.linalg.cholesky(jet.primal)
+        out = matrices.cholesky(jet.algebra, l0, [None, *full(jet)], XP)
+        factor = jet.like(l0, out[1:])
+        return factor.mH if upper else factor
+
+
+class FactorsQR(NamedTuple):
+    """What torch.linalg.qr returns."""
+
+    Q: Any
+    R: Any
+
+
+@dataclass(frozen=True)
+class QR(Rule):
+    """A = Q R, of matrices with at least as many rows as columns, Q shaped like A."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        n, k = jet.primal.shape[-2:]
+        mode = args[1] if len(args) > 1 else kwargs.get("mode", kwargs.get("some", True))
+        if n < k or not (mode in ("reduced", True) or (n == k and mode in ("complete", False))):
+            return NotImplemented
+        q0, r0 = torch.linalg.qr(jet.primal)
+        q, r = matrices.qr(jet.algebra, q0, r0, [None, *full(jet)], XP)
+        return FactorsQR(jet.like(q0, q[1:]), jet.like(r0, r[1:]))
+
+
+class Eigen(NamedTuple):
+    """What torch.linalg.eigh returns."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+@dataclass(frozen=True)
+class Eigh(Rule):
+    """Eigenvalues and eigenvectors of a Hermitian matrix.
+
+    Attributes:
+        vectors: whether they are asked for.
+    """
+
+    vectors: bool
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        w0, v0 = torch.linalg.eigh(jet.primal, *args[1:], **kwargs)
+        v, w = matrices.eigh(jet.algebra, v0, w0, [None, *full(jet)], XP)
+        values = jet.like(w0, w[1:])
+        return Eigen(values, jet.like(v0, v[1:])) if self.vectors else values
+
+
+class FactorsLU(NamedTuple):
+    """What torch.linalg.lu returns."""
+
+    P: Any
+    L: Any
+    U: Any
+
+
+@dataclass(frozen=True)
+class LU(Rule):
+    """A = P L U of square matrices; the permutation is that of the value."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        if not _square(jet) or not kwargs.get("pivot", True):
+            return NotImplemented
+        p, l0, u0 = torch.linalg.lu(jet.primal)
+        permuted = [None, *(None if b is None else p.mT @ b for b in full(jet))]
+        lower, upper = matrices.lu(jet.algebra, l0, u0, permuted, XP)
+        return FactorsLU(p, jet.like(l0, lower[1:]), jet.like(u0, upper[1:]))
+
+
+class Compact(NamedTuple):
+    """What torch.linalg.lu_factor returns."""
+
+    LU: Any
+    pivots: Any
+
+
+@dataclass(frozen=True)
+class LUFactor(Rule):
+    """The factors of A = P L U of square matrices in one: L + U − 1, and the pivots."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        if not _square(jet) or not kwargs.get("pivot", True):
+            return NotImplemented
+        _, lower, upper = torch.linalg.lu(jet)
+        factors, pivots = torch.linalg.lu_factor(jet.primal)
+        both = (lower + upper).blocks  # the ones on L's diagonal are constant
+        return Compact(jet.like(factors, both), pivots)

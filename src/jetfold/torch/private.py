@@ -1,0 +1,128 @@
+"""All that jetfold uses of PyTorch beyond its documented interface, with the reason for each.
+
+Held against PyTorch 2.11 to 2.13. Each entry says what fails where PyTorch takes it away.
+"""
+
+from __future__ import annotations
+
+import operator
+import types
+from typing import Any
+
+import torch
+from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch.utils._pytree import tree_leaves
+
+BUILT_IN = (getattr(torch._C, "_nn", None),)
+"""The functions behind torch.nn.functional, which jets meet as themselves: F.gelu, F.pad, ….
+
+Without them those functions have no rule and go the general way, and say so.
+"""
+
+LISTS = (getattr(torch, "_VF", None),)
+"""What torch.meshgrid, torch.atleast_1d, … call when they are given one list; likewise."""
+
+
+# ------------------------------------------------------------------ torch.func
+
+
+def is_wrapped(x: object) -> bool:
+    """Whether a tensor is inside of a transform of torch.func.
+
+    Functions that PyTorch nests wrongly are refused there and are harmless elsewhere. Nothing
+    public tells: `requires_grad` and forward tangents do not see a vmap in between.
+    """
+    return isinstance(x, torch.Tensor) and is_functorch_wrapped_tensor(x)
+
+
+def inside_transform() -> bool:
+    """Whether a transform of torch.func is running: what it saves for its gradient is its own.
+
+    Without it, gradients in chunks inside of torch.func.grad raise PyTorch's error instead of
+    keeping all chunks.
+    """
+    return peek_interpreter_stack() is not None
+
+
+def refused(error: BaseException, kind: type) -> bool:
+    """Whether code of torch.func raised the error while it held an object of this kind.
+
+    Its transforms take tensors alone. The exceptions have no type of their own; where one was
+    raised tells it from those of the user. Should the modules move, that error reaches the user.
+    """
+    frame = _raised_in(error)
+    modules = ("torch._functorch", "torch.nn.utils._named_member_accessor")
+    return (
+        frame is not None
+        and frame.f_globals.get("__name__", "").startswith(modules)
+        and any(isinstance(x, kind) for x in tree_leaves(list(frame.f_locals.values())))
+    )
+
+
+def refused_hooks(error: BaseException) -> bool:
+    """Whether the error is that torch.func.grad does not run beside hooks of saved tensors.
+
+    A checkpoint sets such hooks, and cannot know beforehand what the function will call. It is a
+    RuntimeError like many; should torch.autograd.graph raise it elsewhere, it reaches the user.
+    """
+    frame = _raised_in(error)
+    return frame is not None and frame.f_code.co_name == "disable_saved_tensors_hooks"
+
+
+def _raised_in(error: BaseException) -> types.FrameType | None:
+    """The frame in which an error was raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return None if traceback is None else traceback.tb_frame
+
+
+# ------------------------------------------------------------------ torch.compile
+
+_NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
+LEFT = {getattr(operator, name): f"__{name}__" for name in _NAMES}
+LEFT |= {getattr(operator, f"i{name}"): f"__i{name}__" for name in _NAMES}
+LEFT |= {getattr(operator, name): f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne")}
+RIGHT = {getattr(operator, name): f"__r{name}__" for name in _NAMES}
+
+
+def operators_are_methods(cls: type) -> None:
+    """Have Dynamo call the operators of a class as its methods, until this compilation ends.
+
+    As Python does. Dynamo takes an operator between an object with `__torch_function__` and a
+    tensor for the tensor's: it evaluates `jet @ tensor` as `tensor @ jet`, and `jet += tensor` as
+    `jet = tensor + jet`, which no view of the jet sees; `jet @ jet` it does not know. It asks
+    neither methods of the class nor polyfills first (`BuiltinVariable._handle_insert_op_in_graph`),
+    so the function that it calls for operators is replaced for as long as it traces jets.
+    """
+    from torch._dynamo.callback import callback_handler
+    from torch._dynamo.variables.builtin import BuiltinVariable
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    original = BuiltinVariable.call_function
+    if getattr(original, "of", None) is cls:
+        return
+
+    def belongs(variable: Any) -> bool:
+        return isinstance(variable, UserDefinedObjectVariable) and issubclass(
+            variable.python_type(), cls
+        )
+
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if len(args) == 2 and not kwargs:
+            if self.fn in LEFT and belongs(args[0]):
+                return args[0].call_method(tx, LEFT[self.fn], [args[1]], {})
+            if self.fn in RIGHT and belongs(args[1]):
+                return args[1].call_method(tx, RIGHT[self.fn], [args[0]], {})
+        return original(self, tx, args, kwargs)
+
+    def restore(_: Any) -> None:
+        if BuiltinVariable.call_function is call_function:
+            BuiltinVariable.call_function = original
+        # A list of its own: PyTorch is walking through this one.
+        callbacks = callback_handler.end_callbacks
+        callback_handler.end_callbacks = [c for c in callbacks if c is not restore]
+
+    call_function.of = cls  # type: ignore[attr-defined]
+    BuiltinVariable.call_function = call_function
+    callback_handler.register_end_callback(restore)
