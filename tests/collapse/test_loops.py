@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp
 from jax import lax
 
 import jetfold as jf
-from jetfold.collapse import program_frontend
-from jetfold.core.plan import plan
+from jetfold.collapse import half_of
+from jetfold.collapse.plan import plan
 
 WIDTH, DIMENSION = 24, 12
 
 
+@pytest.fixture(autouse=True)
+def double_precision():
+    """XLA compiles quickly instead of well."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.enable_x64(True):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def planned(function, *args):
-    nodes, outputs, _ = program_frontend(args, {}).program(function, args, {})
-    return plan(nodes, outputs)
+    return plan(half_of(args, {}).traced(function, args, {}).program)
 
 
 @pytest.fixture

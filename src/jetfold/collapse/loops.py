@@ -8,24 +8,14 @@ form that was found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .arrays import Arrays, spread
+from .engine import Asked, Choice, Engine, Steps, Stop, answer, compute, varying
+from .labels import Array, Axes, Label, Labels, Part, Weight, flat, lengths
 from .plan import Shape, settled
-from .sums import (
-    Array,
-    Arrays,
-    Axes,
-    Engine,
-    Label,
-    Labels,
-    Node,
-    Part,
-    Stop,
-    Weight,
-    flat,
-    lengths,
-)
+from .program import Loop, Node, Program, Result, Slot
 
 
 @dataclass(frozen=True)
@@ -61,34 +51,6 @@ Wanted = dict[tuple[int, Form], None]
 """Positions (of results, or of inputs) and forms, in order."""
 
 
-@dataclass
-class Body:
-    """The program of a loop's step, or of a branch; its inputs are nodes of kind `Slot`."""
-
-    nodes: Sequence[Node]
-    outputs: Sequence[Node]
-
-
-@dataclass(eq=False)
-class Loop:
-    """A loop or a conditional.
-
-    Attributes:
-        bodies: the step; the branches.
-        constants: how many inputs of the body are the same in each step.
-        carried: how many follow that are carried from step to step, as the first outputs are.
-            The rest of inputs and outputs are entries along the axis of the loop.
-        length: the number of steps; None for a conditional, whose inputs are all constants.
-        issue: for the array library: how to run it.
-    """
-
-    bodies: Sequence[Body]
-    constants: int
-    carried: int
-    length: int | None
-    issue: dict[str, Any] = field(default_factory=dict)
-
-
 Step = Callable[[Arrays, Sequence[Array], Sequence[Array]], list[Array]]
 """(arrays, inputs in the forms that are wanted, weights) -> outputs in theirs."""
 
@@ -118,14 +80,19 @@ class LoopArrays(Protocol):
         """The outputs of one branch."""
 
 
-class Slot:
-    """An input of a body."""
+# ------------------------------------------------------------------ inputs of a body
 
-    def varying(self, ask: Engine, node: Node, axes: Axes) -> Labels:
-        return ask.slots.varying(node.options["slot"], axes)
 
-    def compute(self, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight) -> Any:
-        return ask.slots.part(node.options["slot"], axes, summed, weight)
+@varying.register
+def _(kind: Slot, ask: Engine, node: Node, axes: Axes) -> Steps[Labels] | Labels:
+    return ask.slots.varying(kind.position, axes)
+
+
+@compute.register
+def _(
+    kind: Slot, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | Stop]:
+    return ask.slots.part(kind.position, axes, summed, weight)
 
 
 class Slots:
@@ -152,17 +119,18 @@ class Slots:
         self.weights, self.given = list(weights), given
         self.wanted: Wanted = {}
 
-    def varying(self, slot: int, axes: Axes) -> Labels:
+    def varying(self, slot: int, axes: Axes) -> Steps[Labels]:
         """Along which labels an input varies; a carry may along all."""
         loop = self.loop
         if slot < loop.constants:
-            return self.outer.varying(self.operands[slot], axes)
+            return (yield self.outer.varying(self.operands[slot], axes))
         if slot < loop.constants + loop.carried:
             return frozenset(flat(axes))
         lead = leading(loop)
-        return self.outer.varying(self.operands[slot], (lead, *axes)) - frozenset(lead)
+        found = yield self.outer.varying(self.operands[slot], (lead, *axes))
+        return found - frozenset(lead)
 
-    def part(self, slot: int, axes: Axes, summed: Labels, weight: Weight) -> Any:
+    def part(self, slot: int, axes: Axes, summed: Labels, weight: Weight) -> Steps[Part | Stop]:
         """The input, summed outside of the body."""
         labels = flat(axes)
         form = form_of(axes, summed, weight, self.weights)
@@ -170,7 +138,8 @@ class Slots:
             return Stop("its weights are made in the body of a loop")
         if self.given is None:
             self.wanted[slot, form] = None
-            kept = [x for x in labels if x not in summed and x in self.varying(slot, axes)]
+            left = (yield self.varying(slot, axes)) - summed
+            kept = [x for x in labels if x in left]
             return Part(Shape(lengths(kept)), kept)
         array, names = self.given[slot, form]
         return Part(array, [labels[name] for name in names])
@@ -196,100 +165,124 @@ def leading(loop: Loop) -> tuple[Label, ...]:
     return (Label(loop.length),) if loop.length != 1 else ()
 
 
-class Result:
-    """A result of a loop; the node's operand holds the loop and its operands."""
+# ------------------------------------------------------------------ results
 
-    def varying(self, ask: Engine, node: Node, axes: Axes) -> Labels:
-        return frozenset(flat(axes))
 
-    def compute(self, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight) -> Any:
-        whole: Node = node.inputs[0]
-        loop: Loop = whole.options["loop"]
-        position = node.options["position"]
-        lead: tuple[Label, ...] = ()
-        if loop.length is not None and position >= loop.carried:
-            lead, axes = axes[0], axes[1:]
-        along = summed & frozenset(lead)
-        summed = summed - along
-        if weight is not None and not frozenset(weight.labels) <= summed:
-            return Stop("its weights vary along the axis of the loop")
-        weights = [] if weight is None else [weight.array]
-        form = form_of(axes, summed, weight, weights)
-        assert form is not None
-        known = ask.results.setdefault(whole.number, {})
-        key = (position, form, tuple(map(id, weights)))
-        # Weights are told apart by when they came; the next round knows what will be asked with
-        # the same ones and makes it by the same loop.
-        came: list[int] = ask.weights_of.setdefault(whole.number, [])
-        if weights and id(weights[0]) not in came:
-            came.append(id(weights[0]))
-            ask.kept_alive += weights
-        turn = came.index(id(weights[0])) if weights else None
-        ask.forms_asked.setdefault(whole.number, {})[position, form, turn] = None
-        if key not in known:
-            wanted: Wanted = {(position, form): None}
-            for place, other, its in ask.forms.get(whole.number, ()):
-                if its is None and (place, other, ()) in known:
-                    continue
-                if its in (None, turn):
-                    wanted[place, other] = None
-            for (place, other), array in _evaluate(ask, whole, wanted, weights).items():
-                known[place, other, key[2] if other.weight else ()] = array
-        labels = [*lead, *(x for x in flat(axes) if x not in summed)]
-        return ask.reduced(Part(ask.arrays.reshape(known[key], lengths(labels)), labels), along)
+@varying.register
+def _(kind: Result, ask: Engine, node: Node, axes: Axes) -> Labels:
+    return frozenset(flat(axes))
+
+
+@compute.register
+def _(
+    kind: Result, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | Stop]:
+    (whole,) = node.inputs
+    loop, position = _loop(whole), kind.position
+    lead: tuple[Label, ...] = ()
+    if loop.length is not None and position >= loop.carried:
+        lead, axes = axes[0], axes[1:]
+    along = summed & frozenset(lead)
+    summed = summed - along
+    if weight is not None and not frozenset(weight.labels) <= summed:
+        return Stop("its weights vary along the axis of the loop")
+    weights = [] if weight is None else [weight.array]
+    form = form_of(axes, summed, weight, weights)
+    assert form is not None
+    asked = ask.loops.setdefault(whole.number, Asked())
+    # Weights are told apart by when they came; the next round knows what will be asked with the
+    # same ones and makes it by the same loop.
+    turn = None if weight is None else asked.turn(weight.array)
+    asked.forms[position, form, turn] = None
+    if (position, form, turn) not in asked.results:
+        wanted: Wanted = {(position, form): None}
+        for place, other, its in ask.choice.forms.get(whole.number, ()):
+            made = its is None and (place, other, None) in asked.results
+            if its in (None, turn) and not made:
+                wanted[place, other] = None
+        results = yield from _evaluate(ask, whole, wanted, weights)
+        for (place, other), array in results.items():
+            asked.results[place, other, turn if other.weight else None] = array
+    labels = [*lead, *(x for x in flat(axes) if x not in summed)]
+    array = ask.arrays.reshape(asked.results[position, form, turn], lengths(labels))
+    return ask.reduced(Part(array, labels), along)
+
+
+def _loop(whole: Node) -> Loop:
+    assert isinstance(whole.kind, Loop)
+    return whole.kind
 
 
 def _evaluate(
     ask: Engine, whole: Node, results: Wanted, weights: Sequence[Array]
-) -> dict[tuple[int, Form], Array]:
+) -> Steps[dict[tuple[int, Form], Array]]:
     """Results of a loop in the forms that are wanted, by one loop."""
-    loop: Loop = whole.options["loop"]
-    operands: Sequence[Node] = whole.inputs[whole.options["first"] :]
-    outputs, inputs, choices = _fixed_point(ask, loop, operands, results, weights)
-    given, names = _given(ask, loop, operands, inputs, weights)
+    loop = _loop(whole)
+    operands = whole.inputs[int(loop.length is None) :]
+    fixed = _fixed_point(ask, whole, operands, results, weights)
+    given, names = yield from _given(ask, loop, operands, fixed.inputs, weights)
 
-    def step_of(body: Body, choice: Any) -> Step:
+    def step_of(body: Program, choice: Choice) -> Step:
         def step(arrays: Arrays, values: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
-            engine = Engine(arrays, *choice)
-            taken = {key: (x, names[key]) for key, x in zip(inputs, values, strict=True)}
-            engine.slots = Slots(loop, ask, operands, weights, taken)
+            pairs = zip(fixed.inputs, values, strict=True)
+            taken = {key: (x, names[key]) for key, x in pairs}
+            engine = Engine(arrays, choice, Slots(loop, ask, operands, weights, taken))
             found: dict[Any, Array] = {}
-            for position, form in weighted_first(outputs):
+            for position, form in weighted_first(fixed.outputs):
                 axes, summed, weight = form.spelled(weights)
-                part = engine.ask(body.outputs[position], axes, summed, weight)
+                output = body.outputs[position]
+                part = answer(engine.ask(output, axes, summed, weight))
                 labels = [x for x in flat(axes) if x not in summed]
-                found[position, form] = dense(engine, body.outputs[position], part, labels)
-            return [found[key] for key in outputs]
+                found[position, form] = spread(arrays, part, labels, output)
+            return [found[key] for key in fixed.outputs]
 
         return step
 
-    pairs = zip(loop.bodies, choices, strict=True)
-    steps = [step_of(body, choice) for body, choice in pairs]
+    steps = [step_of(*pair) for pair in zip(loop.bodies, fixed.choices, strict=True)]
     arrays: Any = ask.arrays
     if loop.length is None:
-        index = ask.dense(whole.inputs[0])
+        index = yield ask.dense(whole.inputs[0])
         made = arrays.choose(loop, index, steps, given, weights)
     else:
-        ends = [loop.constants, loop.constants + loop.carried]
-        kinds = [sum(slot >= end for end in ends) for slot, _ in inputs]
-        parts = [[x for x, kind in zip(given, kinds, strict=True) if kind == k] for k in range(3)]
-        made = arrays.repeat(loop, steps[0], *parts, weights)
-    return dict(zip(outputs, made, strict=True))
+        sides: list[list[Array]] = [[], [], []]  # constants, carried, entries
+        for (slot, _), array in zip(fixed.inputs, given, strict=True):
+            sides[(slot >= loop.constants) + (slot >= loop.constants + loop.carried)].append(array)
+        made = arrays.repeat(loop, steps[0], *sides, weights)
+    return dict(zip(fixed.outputs, made, strict=True))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The forms of the outputs and inputs of the bodies, carries first; how to evaluate each."""
+
+    outputs: Wanted
+    inputs: Wanted
+    choices: tuple[Choice, ...]
 
 
 def _fixed_point(
+    ask: Engine, whole: Node, operands: Sequence[Node], results: Wanted, weights: Sequence[Array]
+) -> Fixed:
+    """Found on shapes alone, so that a plan keeps it."""
+    key = (whole.number, tuple(results), tuple(tuple(x.shape) for x in weights))
+    if key not in ask.fixed:
+        known = ask.choice.fixed.get(key)
+        ask.fixed[key] = known or _found(ask, _loop(whole), operands, results, weights)
+    return ask.fixed[key]
+
+
+def _found(
     ask: Engine, loop: Loop, operands: Sequence[Node], results: Wanted, weights: Sequence[Array]
-) -> tuple[Wanted, Wanted, list[Any]]:
-    """The forms of the outputs and inputs of the bodies, carries first; how to make each body."""
+) -> Fixed:
     shapes = [Shape(tuple(x.shape)) for x in weights]
     inputs: Wanted = {}
     carries: Wanted = {}
     rest = {key: None for key in results if loop.length is None or key[0] >= loop.carried}
     choices = []
     for body in loop.bodies:
-        seen: list[tuple[Engine, Slots, Wanted]] = []
+        seen: list[tuple[Engine, Wanted]] = []
 
-        def run(engine: Engine, body: Body = body, seen: list[Any] = seen) -> None:
+        def run(engine: Engine, body: Program = body, seen: list[Any] = seen) -> None:
             slots = engine.slots = Slots(loop, ask, operands, shapes)
             wanted = dict(results)
             done: Wanted = {}
@@ -297,38 +290,36 @@ def _fixed_point(
                 position, form = key = weighted_first(wanted)[0]
                 del wanted[key]
                 done[key] = None
-                engine.ask(body.outputs[position], *form.spelled(shapes))
+                answer(engine.ask(body.outputs[position], *form.spelled(shapes)))
                 for slot, other in slots.wanted:
                     place = slot - loop.constants
                     if 0 <= place < loop.carried and (place, other) not in done:
                         wanted[place, other] = None
-            seen.append((engine, slots, done))
+            seen.append((engine, done))
 
-        _, best = settled(run, len(body.nodes), ask.factored)
-        (slots, done) = next((s, d) for e, s, d in seen if e is best)
-        inputs |= slots.wanted
+        _, best = settled(run, ask.choice.factored)
+        done = next(done for engine, done in seen if engine is best)
+        inputs |= best.slots.wanted
         if loop.length is not None:
             carries |= {key: None for key in done if key[0] < loop.carried}
-        choices.append((best.needed, best.factored, best.forms, best.shared))
+        choices.append(best.chosen())
     # A carry that only the caller wants is carried too.
     inputs |= {(place + loop.constants, form): None for place, form in carries}
     first = sorted(carries, key=lambda key: key[0])
-    inputs = dict.fromkeys(
-        sorted(
-            inputs,
-            key=lambda key: (
-                (1, first.index((key[0] - loop.constants, key[1])))
-                if 0 <= key[0] - loop.constants < loop.carried
-                else (0 if key[0] < loop.constants else 2, 0)
-            ),
-        )
-    )
-    return dict.fromkeys([*first, *rest]), inputs, choices
+
+    def rank(key: tuple[int, Form]) -> tuple[int, int]:
+        place = key[0] - loop.constants
+        if 0 <= place < loop.carried:
+            return 1, first.index((place, key[1]))
+        return (0 if place < 0 else 2), 0
+
+    outputs = dict.fromkeys([*first, *rest])
+    return Fixed(outputs, dict.fromkeys(sorted(inputs, key=rank)), tuple(choices))
 
 
 def _given(
     ask: Engine, loop: Loop, operands: Sequence[Node], inputs: Wanted, weights: Sequence[Array]
-) -> tuple[list[Array], dict[tuple[int, Form], tuple[int, ...]]]:
+) -> Steps[tuple[list[Array], dict[tuple[int, Form], tuple[int, ...]]]]:
     """The inputs in their forms, and the names of the axes of each."""
     given, names = {}, {}
     for slot, form in weighted_first(inputs):
@@ -338,16 +329,16 @@ def _given(
         kept = [label for label in labels if label not in summed]
         if slot >= loop.constants + loop.carried:
             lead = leading(loop)
-            part = ask.ask(x, (lead, *axes), summed, weight)
+            part = yield ask.ask(x, (lead, *axes), summed, weight)
             if part is not None:
                 kept = [label for label in kept if label in part.labels]
-            array = dense(ask, x, part, [*lead, *kept])
+            array = spread(ask.arrays, part, [*lead, *kept], x)
             array = ask.arrays.reshape(array, (loop.length or 1, *lengths(kept)))
         else:
-            part = ask.ask(x, axes, summed, weight)
+            part = yield ask.ask(x, axes, summed, weight)
             if slot < loop.constants and part is not None:
                 kept = [label for label in kept if label in part.labels]
-            array = dense(ask, x, part, kept)
+            array = spread(ask.arrays, part, kept, x)
         given[slot, form] = array
         names[slot, form] = tuple(labels.index(label) for label in kept)
     return [given[key] for key in inputs], names
@@ -356,13 +347,3 @@ def _given(
 def weighted_first(wanted: Wanted) -> list[tuple[int, Form]]:
     """An order of asking: weights are known to a loop when the first ask brings them."""
     return sorted(wanted, key=lambda key: key[1].weight is None)
-
-
-def dense(ask: Engine, node: Node, part: Part | None, labels: Sequence[Label]) -> Array:
-    """A part with an axis for each of the labels."""
-    if part is None:
-        return ask.arrays.full(node, lengths(labels), 0.0)
-    array = ask.aligned(part, labels)
-    if any(label not in part.labels for label in labels):
-        array = ask.arrays.broadcast(array, lengths(labels))
-    return array

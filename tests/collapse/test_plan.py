@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetfold.core.plan import Shape, Shapes, plan
-from jetfold.core.sums import Engine, Label, Part
+from jetfold.collapse.engine import Choice, Engine
+from jetfold.collapse.labels import Label, Part
+from jetfold.collapse.plan import Shape, Shapes, plan
 
 
 @pytest.fixture
@@ -24,9 +25,9 @@ def bent(make, rng):
 def test_costs(make, rng):
     r, i, j = Label(6), Label(3), Label(4)
     shapes = Shapes()
-    assert shapes.total(Shape((6, 4)), [0]).shape == (4,)
+    assert shapes.sum(Shape((6, 4)), [0]).shape == (4,)
     assert shapes.flops == 5 * 4
-    assert shapes.scale(Shape((4,)), 2.0).shape == (4,)
+    assert shapes.times(Shape((4,)), 2.0).shape == (4,)
     assert shapes.flops == 5 * 4 + 4
 
     shapes, node = Shapes(), make.matmul(*(make.leaf(rng.normal(size=s)) for s in ((6, 3), (3, 4))))
@@ -41,10 +42,10 @@ def test_costs(make, rng):
     assert shapes.issue(sine, [Shape((1, 4))], (1, 4)).shape == (1, 4)
     assert shapes.flops == 4  # a part of the whole
     for array in (
-        shapes.permute(Shape((2, 3)), [1, 0]),
+        shapes.permute_dims(Shape((2, 3)), [1, 0]),
         shapes.reshape(Shape((6,)), (3, 2)),
-        shapes.broadcast(Shape((3, 1)), (3, 2)),
-        shapes.full(sine, (3, 2), 0.0),
+        shapes.broadcast_to(Shape((3, 1)), (3, 2)),
+        shapes.full((3, 2), 0.0, sine),
     ):
         assert array.shape == (3, 2)
     assert shapes.flops == 4
@@ -77,7 +78,7 @@ def test_the_program_as_it_is(make, bent):
     x, w, _ = bent
     product = make.einsum("rbi,ij->rbj", x, w)
     make.sin(make.sin(product))
-    found = plan(make.nodes, [product])
+    found = plan(make.returning(product))
     assert found.before == 6 * 5 * 3 + 6 * 5 * 4 * (2 * 3 - 1)
     assert found.matmul_before == 6 * 5 * 4 * 2 * 3
 
@@ -97,7 +98,7 @@ def test_nothing_moves_where_nothing_is_saved(make, bent):
     product = make.einsum("rbi,ij->rbj", x, w)
     for outputs in ([product], [product, make.sum(product, 0)], [make.sum(make.sin(product), 0)]):
         _, found = make.results(*outputs)
-        assert found.needed is None
+        assert found.choice is None
         assert found.moves == ()
         assert (found.after, found.matmul_after) == (found.before, found.matmul_before)
 
@@ -106,11 +107,11 @@ def test_a_value_that_is_needed_anyway_is_summed_where_it_is(make, bent):
     """Of two products, only the one whose value nobody needs is summed before."""
     x, w, v = bent
     first = make.einsum("rbi,ij->rbj", x, w)
-    second = make.einsum("rbi,ij->rbj", make.add(first, first), v)
+    second = make.einsum("rbi,ij->rbj", make.plus(first, first), v)
     total = make.sum(second, 0)
     _, found = make.results(total, make.sin(first))
-    assert first.number in found.needed
-    assert second.number not in found.needed
+    assert first.number in found.choice.needed
+    assert second.number not in found.choice.needed
     assert found.matmul_after == 6 * 5 * 4 * 2 * 3 + 5 * 4 * 2 * 4
     (move,) = found.moves
     assert "its value is needed unsummed too" in move.reasons
@@ -144,15 +145,15 @@ def test_factors_leave_a_sum_of_products(make, rng):
     (value,), found = make.results(total)
     np.testing.assert_allclose(
         value,
-        a.options["array"] * b.options["array"] * (u.options["array"] ** 2).sum(0),
+        make.array(a) * make.array(b) * (make.array(u) ** 2).sum(0),
     )
-    assert found.factored
+    assert found.choice.factored
     assert found.before == 3 * 50 * 8 + 49 * 8
     assert found.after == 8 * (2 * 50 - 1) + 2 * 8
     costs = {}
     for factored in (False, True):
         shapes = Shapes()
-        Engine(shapes, factored=factored).run(make.nodes, [total])
+        Engine(shapes, Choice(factored=factored)).run(make.returning(total))
         costs[factored] = shapes.flops
     assert costs[True] < costs[False] <= found.before
 
@@ -164,7 +165,7 @@ def test_products_that_share_a_contraction(make, rng):
     outputs = [
         make.sum(make.mul(make.mul(a, u), make.mul(b, u)), 0),
         make.sum(make.mul(u, make.mul(c, u)), 0),
-        make.sum(make.mul(make.add(u, make.mul(a, u)), u), 0),
+        make.sum(make.mul(make.plus(u, make.mul(a, u)), u), 0),
     ]
     _, found = make.results(*outputs)
     assert found.after < 8 * 2 * 50 + 8 * 10
@@ -217,7 +218,7 @@ def grown(builder, steps, seed):
         alike = [y for y in values if y.shape == x.shape]
         y = alike[other % len(alike)]
         if name in ("add", "sub"):
-            made = make.add(x, y, 1 if name == "add" else -1)
+            made = make.plus(x, y, 1 if name == "add" else -1)
         elif name == "mul":
             shape = x.shape[rank - axis :] if other % 2 else (1,) * (rank - 1) + x.shape[-1:]
             made = make.mul(x, y if number % 3 else make.leaf(rng.normal(size=shape)))

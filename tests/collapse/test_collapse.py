@@ -18,10 +18,10 @@ from jax.experimental.jet import jet as experimental_jet
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import jetfold as jf
-from jetfold.collapse import program_frontend
-from jetfold.core.kinds import Contract
-from jetfold.core.plan import plan
-from jetfold.torch.backend import rewritten
+from jetfold.collapse import half_of
+from jetfold.collapse.backend import rewritten
+from jetfold.collapse.plan import plan
+from jetfold.core.axes import Contracted
 
 WIDTHS = (768, 768, 512, 512, 1)
 
@@ -153,8 +153,7 @@ def network_of(framework: str, dimension: int, widths=WIDTHS) -> Any:
 
 
 def planned(function, *args):
-    nodes, outputs, _ = program_frontend(args, {}).program(function, args, {})
-    return plan(nodes, outputs)
+    return plan(half_of(args, {}).traced(function, args, {}).program)
 
 
 def compiled(framework: str, function: Any) -> Any:
@@ -330,7 +329,7 @@ def test_sums_over_the_features_of_a_grouped_convolution_stop(xp, rng):
     else:
         convolve = partial(torch.nn.functional.conv1d, padding="same", groups=2)
     x, k = arrays(xp, x, k)
-    assert planned(lambda x, k: convolve(x, k).sum(1), x, k).needed is None
+    assert planned(lambda x, k: convolve(x, k).sum(1), x, k).choice is None
     batch = lambda x, k: convolve(x, k).sum(0)
     assert planned(batch, x, k).after < 0.5 * planned(batch, x, k).before
     np.testing.assert_allclose(jf.collapse(batch)(x, k), batch(x, k), rtol=1e-9, atol=1e-11)
@@ -356,7 +355,7 @@ def test_sums_of_gathers(rng):
     for program in passing:
         assert planned(program, x, a).after < 0.5 * planned(program, x, a).before
     for program in stopping:
-        assert planned(program, x, a).needed is None
+        assert planned(program, x, a).choice is None
     for program in (*passing, *stopping):
         whole = lambda x, a, program=program: (program(x, a), (x @ a).sum())
         result, expected = jf.collapse(whole)(x, a)[0], program(x, a)
@@ -396,7 +395,7 @@ def test_no_sum_no_change(rng):
     before = jax.make_jaxpr(program)(x)
     after = jax.make_jaxpr(jf.collapse(program))(x)
     assert len(after.eqns) == len(before.eqns)
-    assert planned(program, x).needed is None
+    assert planned(program, x).choice is None
 
 
 def test_no_sum_no_change_in_torch(rng):
@@ -443,10 +442,10 @@ def test_sums_stay_as_exact_as_they_are(rng):
         return lax.dot_general(x, a, (((1,), (0,)), ((), ())), **options).sum(0)
 
     coarse = [jnp.asarray(y, jnp.bfloat16) for y in (values, rng.normal(size=(4, 4)))]
-    assert planned(product, *coarse).needed is None
+    assert planned(product, *coarse).choice is None
     halves = jnp.asarray(values, jnp.float16)  # as many bits, but it does not reach as far
     convert = lambda x: (x * 2).astype(jnp.bfloat16).sum(0)
-    assert planned(convert, halves).needed is None
+    assert planned(convert, halves).choice is None
 
 
 def test_numbers_do_not_change_dtypes_in_torch(rng):
@@ -458,7 +457,7 @@ def test_numbers_do_not_change_dtypes_in_torch(rng):
         lambda x: ((x @ x.T) / number * 3.0).sum(0),
         lambda x: ((x @ x.T) / number * torch.sin(x @ x.T)).sum((0, 1)),
     ):
-        assert planned(program, x).needed is not None
+        assert planned(program, x).choice is not None
         torch.testing.assert_close(jf.collapse(program)(x), program(x), rtol=1e-4, atol=1e-4)
 
 
@@ -471,7 +470,7 @@ def test_numbers_on_the_cpu_beside_tensors_of_another_device():
         lambda x: ((x @ a) + number).sum(0),
         lambda x: torch.where(x > 0, x, number).sum(0) + (x @ a).sum(),
     ):
-        assert planned(program, x).needed is not None
+        assert planned(program, x).choice is not None
         found = jf.collapse(program)(x)
         assert (found.shape, found.device.type) == ((4,), "meta")
 
@@ -516,7 +515,7 @@ def test_values_needed_anyway_are_summed_where_they_are(rng):
         y = x @ a
         return y, y.sum(0)
 
-    assert planned(program, x).needed is None
+    assert planned(program, x).choice is None
 
     def nonlinear(x):
         y = x @ a
@@ -843,7 +842,7 @@ def test_explanation_and_pictures(tmp_path, rng):
     assert [path.name for path in files] == ["sin-before.png", "sin-after.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
     assert "# moved sum" in found.text(found.before)
-    assert not any(isinstance(node.kind, Contract) for node in found.before)
+    assert not any(isinstance(node.kind, Contracted) for node in found.before)
 
 
 def test_what_stopped_a_sum(rng):
