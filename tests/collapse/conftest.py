@@ -69,9 +69,7 @@ class Builder(builder.Builder):
     def __call__(self, name, inputs, shape, kind, issue, *, flops=None, dtype=float):
         if flops is None:
             flops = float(np.prod(shape) if isinstance(kind, Pointwise) else 0)
-        return self.add(
-            name, inputs, shape, dtype, kind, lambda arrays, _: issue(*arrays), flops
-        )
+        return self.add(name, inputs, shape, dtype, kind, lambda arrays, _: issue(*arrays), flops)
 
     # ---- operations
 
@@ -89,7 +87,9 @@ class Builder(builder.Builder):
 
     def mul(self, a, b):
         shape = np.broadcast_shapes(a.shape, b.shape)
-        return self("multiply", (a, b), shape, Pointwise(factors=(0, 1), arithmetic=True), np.multiply)
+        return self(
+            "multiply", (a, b), shape, Pointwise(factors=(0, 1), arithmetic=True), np.multiply
+        )
 
     def div(self, a, b):
         shape = np.broadcast_shapes(a.shape, b.shape)
@@ -99,7 +99,7 @@ class Builder(builder.Builder):
         return self("sin", (a,), a.shape, Pointwise(), np.sin)
 
     def sum(self, a, *axes, keepdims=False):
-        shape = np.empty(a.shape).sum(axes, keepdims=keepdims).shape
+        shape = np.zeros(a.shape).sum(axes, keepdims=keepdims).shape
         kind = Summed(axes, keepdims)
         return self("sum", (a,), shape, kind, lambda x: x.sum(axes, keepdims=keepdims))
 

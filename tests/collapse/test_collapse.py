@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ import jetfold as jf
 from jetfold.collapse import half_of
 from jetfold.collapse.backend import rewritten
 from jetfold.collapse.plan import plan
+from jetfold.collapse.plan import planned as planned_structure
 from jetfold.core.axes import Contracted
 
 WIDTHS = (768, 768, 512, 512, 1)
@@ -589,6 +591,116 @@ def test_errors():
         jf.collapse(lambda x: x)(1.0)
 
 
+# ------------------------------------------------------------------ called again
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_calls_with_the_same_shapes_are_planned_once(xp, rng):
+    """Every call is traced: arrays and branches that the function closes over may change."""
+    xp = {"jax": Jax, "torch": Torch}[xp]
+    closed = {"weight": xp.array(rng.normal(size=(4, 3))), "bent": True}
+
+    def program(x):
+        y = x @ closed["weight"]
+        return xp.total(xp.tanh(y) if closed["bent"] else y * 2.0, 0) + xp.total(y, 0)
+
+    collapsed, points = jf.collapse(program), [rng.normal(size=(7, 4)) for _ in range(2)]
+
+    def planned_anew(x):
+        before = planned_structure.cache_info().misses
+        np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-10)
+        return planned_structure.cache_info().misses - before
+
+    planned_structure.cache_clear()
+    x, y = map(xp.array, points)
+    assert [planned_anew(x), planned_anew(x), planned_anew(y)] == [1, 0, 0]
+    closed["weight"] = xp.array(rng.normal(size=(4, 3)))
+    assert planned_anew(x) == 0
+    closed["bent"] = False
+    assert planned_anew(x) == 1
+    assert planned_anew(x[:5]) == 1
+    closed["bent"] = True
+    assert planned_anew(x) == 0
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_a_factor_that_becomes_zero_is_another_program(framework, rng):
+    x, a = arrays(framework, rng.normal(size=(7, 4)), rng.normal(size=(4, 4)))
+    factor = [1.5]
+    program = lambda x: (x @ a * factor[0] + x).sum(0)
+    collapsed = jf.collapse(program)
+    for factor[0] in (1.5, 0.0, 1.5, 2.5):
+        np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-10)
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_products_by_known_zeros_are_zero(xp, rng):
+    """Also those of infinite factors; zeros that come in as arguments are not known."""
+    library = {"jax": jnp, "torch": torch}[xp]
+    x, a, zeros = arrays(xp, rng.normal(size=(7, 4)), rng.normal(size=(4, 4)), np.zeros((7, 4)))
+    dead = lambda x, zeros: (x @ a + zeros / 0.0 * library.zeros_like(x)).sum(0)
+    assert np.isnan(np.asarray(dead(x, zeros + 1))).all()
+    np.testing.assert_allclose(jf.collapse(dead)(x, zeros + 1), (x @ a).sum(0))
+    given = lambda x, zeros: (x @ a + zeros * (x / 0.0)).sum(0)
+    assert np.isnan(np.asarray(jf.collapse(given)(x, zeros))).all()
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_programs_of_thousands_of_operations(xp, rng):
+    xp, limit = {"jax": Jax, "torch": Torch}[xp], sys.getrecursionlimit()
+    x, w = xp.array(rng.normal(size=(6, 3))), xp.array(rng.normal(size=(3, 2)))
+
+    def program(x, w):
+        y = x
+        for k in range(2000):
+            y = -y if k % 2 else y + x
+        return xp.total(y @ w, 0)
+
+    found = planned(program, x, w)
+    assert len(found.moves[0].passed) > 2000
+    assert found.after < 0.2 * found.before
+    np.testing.assert_allclose(jf.collapse(program)(x, w), program(x, w), rtol=1e-9, atol=1e-9)
+    assert sys.getrecursionlimit() == limit
+
+
+@BY_NAME
+def test_collapsed_in_collapsed(framework, form, rng):
+    """The pass sees through itself."""
+    x, v = arrays(framework, rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = form(network_of(framework, 4, (6, 5, 1)), v, 2)
+    once = jf.collapse(program)
+    for twice in (jf.collapse(once), jf.collapse(lambda x: once(x) * 1.0)):
+        found, expected = twice(x), program(x)
+        if framework == "torch":
+            found, expected = found.detach(), expected.detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_functionalize_of_a_collapsed_function(rng):
+    x, v = arrays("torch", rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = torch_jvp(torch_network(4, (6, 5, 1)), v, 2)
+    found = torch.func.functionalize(jf.collapse(program))(x)
+    torch.testing.assert_close(found, program(x))
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_laplacians_of_laplacians(framework, rng):
+    """Nested vmap(jvp∘jvp) of a network with two hidden layers."""
+    x, eye = arrays(framework, rng.normal(size=2), np.eye(2))
+    network = network_of(framework, 2, (3, 3, 1))
+    along = jax_jvp if framework == "jax" else torch_jvp
+
+    def laplacian(f):
+        return lambda x: along(f, eye, 2)(x[None])[0]
+
+    program = laplacian(laplacian(network))
+    found, expected = jf.collapse(program)(x), program(x)
+    if framework == "torch":
+        found, expected = found.detach(), expected.detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert planned(program, x).after < planned(program, x).before
+
+
 # ------------------------------------------------------------------ random programs
 
 
@@ -843,6 +955,15 @@ def test_explanation_and_pictures(tmp_path, rng):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
     assert "# moved sum" in found.text(found.before)
     assert not any(isinstance(node.kind, Contracted) for node in found.before)
+
+
+def test_a_program_of_torch_explained(rng):
+    x, v = arrays("torch", rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = torch_jvp(torch_network(4, (6, 5, 1)), v, 2)
+    found = jf.explain(program, x)
+    assert "sum.dim_IntList moved through" in str(found)
+    sums = [node for node in found.after if node.name == "mm.default"]
+    assert sum(node.shape[0] for node in sums) <= 3 * 3 * (5 + 2)
 
 
 def test_what_stopped_a_sum(rng):

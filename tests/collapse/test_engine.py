@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from jetfold.collapse.arrays import aligned
-from jetfold.collapse.engine import Engine
+from jetfold.collapse.engine import Choice, Engine
 from jetfold.collapse.labels import Label, Part, together
 from jetfold.core.axes import Acting, alongside
 
@@ -149,3 +151,30 @@ def test_parts_and_their_labels(arrays, rng):
     made = engine.product(u, v, frozenset([f]))
     np.testing.assert_allclose(made.array, u.array @ v.array.T)
     assert aligned(arrays, u, [f, b, r]).shape == (4, 1, 2)
+
+
+def test_factors_along_what_an_operand_alone_is_summed_over(make, rng):
+    """Σ_rk (u_rkb s_k) v_rb: s stays inside of the sum over k, which v lacks."""
+    u, s, v = (make.leaf(rng.normal(size=n)) for n in ((6, 5, 3), (5, 1), (6, 1, 3)))
+    total = make.sum(make.mul(make.mul(u, s), v), 0, 1)
+    make.results(total)
+    make.results(make.sum(make.mul(make.mul(make.broadcast(v, 6, 5, 3), s), v), 0, 1))
+
+
+def test_programs_of_thousands_of_operations(make, arrays, rng):
+    """Asking goes no deeper than a few calls, for sums, for factors and for what is needed whole."""
+    x, c = rng.normal(size=(7, 3)), 1 + 1e-4 * rng.normal(size=3)
+    u, factor = make.leaf(x), make.leaf(c)
+    for _ in range(2000):
+        u = make.mul(u, factor)
+    product = make.mul(u, u)
+    v, limit = make.sin(u), sys.getrecursionlimit()
+    for _ in range(2000):
+        v = make.plus(v, u)
+    program = make.returning(make.sum(product, 0), make.sum(v, 0), v)
+    for choice in (Choice(), Choice(factored=True)):
+        squares, sums, _ = Engine(arrays, choice).run(program)
+        power = x * c**2000
+        np.testing.assert_allclose(squares, (power**2).sum(0))
+        np.testing.assert_allclose(sums, (np.sin(power) + 2000 * power).sum(0))
+    assert sys.getrecursionlimit() == limit

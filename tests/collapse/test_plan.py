@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from jetfold.collapse.engine import Choice, Engine
 from jetfold.collapse.labels import Label, Part
-from jetfold.collapse.plan import Shape, Shapes, plan
+from jetfold.collapse.plan import Shape, Shapes, plan, planned
+from jetfold.collapse.program import Leaf
 
 
 @pytest.fixture
@@ -198,6 +199,65 @@ def test_stories_of_sums_in_sums(make, bent):
     outside, inside = found.moves
     assert [name for _, name in outside.passed] == ["sum"]
     assert [name for _, name in inside.passed] == ["contract"]
+
+
+# ------------------------------------------------------------------ plans are kept
+
+
+def planned_anew(program):
+    """How many plans were made for it."""
+    before = planned.cache_info().misses
+    plan(program)
+    return planned.cache_info().misses - before
+
+
+def summed_product(make, x, w, zero=False, sign=1):
+    made = make.einsum("rbi,ij->rbj", make.leaf(x), make.leaf(w))
+    if zero:
+        made = make.plus(made, make.zeros(*made.shape), sign)
+    return make.returning(make.sum(make.plus(made, made, sign), 0))
+
+
+def test_programs_of_one_structure_are_planned_once(builder, rng):
+    """Arrays do not count; shapes, dtypes, operations and known zeros do."""
+    planned.cache_clear()
+    x, w = rng.normal(size=(6, 5, 3)), rng.normal(size=(3, 4))
+    first = summed_product(builder(), x, w)
+    again = summed_product(builder(), 2 * x, w + 1)
+    assert first == again
+    assert hash(first) == hash(again)
+    assert planned_anew(first) == 1
+    assert planned_anew(again) == 0
+    assert plan(again) is plan(first)
+    others = [
+        summed_product(builder(), x[:5], w),
+        summed_product(builder(), x, w, sign=-1),
+        summed_product(builder(), x, w, zero=True),
+        summed_product(builder(), x, w, zero=True, sign=-1),
+    ]
+    assert [planned_anew(program) for program in others] == [1] * 4
+    assert planned.cache_info().maxsize is not None
+
+
+def test_a_plan_holds_no_arrays(make, rng):
+    program = summed_product(make, rng.normal(size=(6, 5, 3)), rng.normal(size=(3, 4)))
+    with pytest.raises(AssertionError, match="cannot be evaluated"):
+        program.structure().nodes[0].issue((), (6, 5, 3))
+
+
+def test_what_cannot_be_compared_is_planned_every_time(make, rng):
+    """As a symbolic shape."""
+
+    class Length(int):
+        __hash__ = None
+
+    x = make.leaf(rng.normal(size=(6, 3)))
+    wide = make("input", (), (Length(6), 3), Leaf(), lambda: rng.normal(size=(6, 3)))
+    total = make.sum(make.matmul(make.plus(x, wide), make.leaf(rng.normal(size=(3, 4)))), 0)
+    program = make.returning(total)
+    assert planned_anew(program) == 0
+    assert plan(program) is not plan(program)
+    assert plan(program).matmul_after == plan(program).matmul_before / 6
 
 
 # ------------------------------------------------------------------ random programs

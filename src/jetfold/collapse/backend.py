@@ -31,17 +31,13 @@ def backend(module: fx.GraphModule, inputs: Sequence[Any], **options: Any) -> Ca
 
 def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
     """The graph with its sums moved; the same graph if nothing can be saved."""
-    dynamic = any(
+    symbolic = any(
         isinstance(x, torch.SymInt)
         or (isinstance(x, torch.Tensor) and any(isinstance(n, torch.SymInt) for n in x.shape))
         for x in inputs
     )
-    options = {
-        "tracing_mode": "symbolic" if dynamic else "real",
-        "_allow_non_fake_inputs": True,
-    }
     try:
-        traced = graph(module, inputs, **options)
+        traced = graph(module, inputs, symbolic)
     except RuntimeError:  # it writes, and calls transforms of torch.func, step by step
         return module
     if writes(traced.graph):
@@ -54,4 +50,4 @@ def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         again = GraphBuilder(traced, arguments, sizes(arguments)).program()
         return found.run(TorchArrays(), again)
 
-    return graph(collapsed, inputs, **options)
+    return graph(collapsed, inputs, symbolic)

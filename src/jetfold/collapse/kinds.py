@@ -256,8 +256,8 @@ def _contraction(
     parted: dict[Labels, list[tuple[Node, Axes, Scale]]] = {}
     for inner in [both, *(frozenset([label]) for label in both if len(both) > 1)]:
         parted[inner] = []
-        for x, own, _, _ in operands:
-            parted[inner].append((yield carrier(ask, x, own, inner)))
+        for x, own, over, _ in operands:  # a factor along what x alone is summed over stays inside
+            parted[inner].append((yield carrier(ask, x, own, inner | over)))
     partly = any(over for _, _, over, _ in operands)
 
     def square(inner: Labels) -> bool:

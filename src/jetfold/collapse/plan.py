@@ -170,23 +170,26 @@ def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, En
         run: asks an engine for what is wanted of a program.
         factored: see `Choice`.
     """
-    best: tuple[Shapes, Engine] | None = None
+
+    def attempt(choice: Choice) -> tuple[Shapes, Engine]:
+        engine = Engine(shapes := Shapes(), choice)
+        run(engine)
+        return shapes, engine
+
+    first = best = attempt(Choice(factored=factored))
     for several in (True, False):
-        choice = Choice(factored=factored)
-        for _ in range(ROUNDS):
-            shapes = Shapes()
-            engine = Engine(shapes, choice)
-            run(engine)
-            if best is None or shapes.flops < best[0].flops:
-                best = (shapes, engine)
+        _, engine = first
+        for _ in range(ROUNDS - 1):
+            choice = engine.choice
             needed, shared = _in_common(engine, several)
             forms = {number: tuple(asked.forms) for number, asked in engine.loops.items()}
             known = needed <= choice.needed and shared.keys() <= choice.shared.keys()
             if known and forms == choice.forms:
                 break
-            shared |= choice.shared
-            choice = Choice(choice.needed | needed, factored, forms, shared)
-    assert best is not None
+            choice = Choice(choice.needed | needed, factored, forms, {**shared, **choice.shared})
+            shapes, engine = attempt(choice)
+            if shapes.flops < best[0].flops:
+                best = shapes, engine
     return best
 
 

@@ -17,11 +17,10 @@ from .builder import Builder, Traced
 from .labels import Label, Part, lengths
 from .program import Issue, Node, Program
 from .torch_private import (
-    DECOMPOSED,
     is_mutable,
     is_operation,
-    make_fx,
     operation_name,
+    trace,
     tree_flatten,
     tree_unflatten,
 )
@@ -277,17 +276,14 @@ def arrays() -> TorchArrays:
     return TorchArrays()
 
 
-def graph(function: Callable[..., Any], tensors: Sequence[Any], **options: Any) -> fx.GraphModule:
+def graph(
+    function: Callable[..., Any], tensors: Sequence[Any], symbolic: bool = False
+) -> fx.GraphModule:
     """A function as an ATen graph, which writes nothing if that can be had."""
-
-    def trace(function: Callable[..., Any]) -> fx.GraphModule:
-        with torch.no_grad():  # what autograd saves is no part of the program
-            return make_fx(function, DECOMPOSED, **options)(*tensors)
-
-    found = trace(function)
+    found = trace(function, tensors, symbolic)
     if not writes(found.graph):
         return found
-    return trace(torch.func.functionalize(function))
+    return trace(torch.func.functionalize(function), tensors, symbolic)
 
 
 def traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Traced:

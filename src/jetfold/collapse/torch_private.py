@@ -7,24 +7,26 @@ from typing import Any
 
 import sympy
 import torch
+from torch import fx
 
-# Composite operations written as simpler ones while a program is traced. torch.export has the same
-# tables, but asks for a module. Without it addmm, tanh_backward, layer_norm … stop sums.
+# Composite operations written as simpler ones while a program is traced; torch.export's public
+# tables are for exported modules. Without it addmm, tanh_backward, layer_norm … stop sums.
 from torch._decomp import get_decompositions
 
-# Inductor, which a backend hands its graph to; the documented way to extend it (torch.compile's own
-# guide to custom backends imports it from here). Without it there is no `backend="jetfold"`.
+# Inductor, which our backend hands its graph to; it has no public name but "inductor", which takes
+# functions. Without it there is no `backend="jetfold"`.
 from torch._inductor.compile_fx import compile_fx
 
 # The class of torch.ops.aten.add.Tensor and its like. Without it equal operations cannot be told
 # from functions of Python, and nothing says which of them write.
 from torch._ops import OpOverload
 
-# From a function to a graph of ATen operations. torch.fx.experimental exports it; torch.export and
-# symbolic_trace do not see through torch.func's transforms. Without it there is no pass.
+# From a function to a graph of ATen operations. It is meant to be used, though experimental; public
+# torch.fx.symbolic_trace does not see through torch.func's transforms. Without it there is no pass.
 from torch.fx.experimental.proxy_tensor import make_fx
 
-# The pytrees that torch.func itself maps over. Without it: torch.utils.pytree, once it is there.
+# The pytrees that torch.func itself maps over; they have no public name. Without it arguments would
+# be arrays alone.
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 aten = torch.ops.aten
@@ -57,6 +59,20 @@ DECOMPOSED = get_decompositions(
     ]
 )
 """Operations that are traced as simpler ones."""
+
+
+def trace(
+    function: Callable[..., Any], inputs: Sequence[Any], symbolic: bool = False
+) -> fx.GraphModule:
+    """The operations of a function on tensors, as a graph.
+
+    A backend's inputs have no data, and the parameters that its graph holds may have some; make_fx
+    takes both together only if told so.
+    """
+    mode = "symbolic" if symbolic else "real"
+    traced = make_fx(function, DECOMPOSED, tracing_mode=mode, _allow_non_fake_inputs=True)
+    with torch.no_grad():  # what autograd saves is no part of the program
+        return traced(*inputs)
 
 
 def is_operation(target: Any) -> bool:
@@ -105,13 +121,12 @@ def sizes(arguments: Sequence[Any]) -> Callable[[Any], Any]:
 
 
 __all__ = [
-    "DECOMPOSED",
     "compile_fx",
     "is_mutable",
     "is_operation",
-    "make_fx",
     "operation_name",
     "sizes",
+    "trace",
     "tree_flatten",
     "tree_unflatten",
 ]

@@ -111,7 +111,8 @@ def reduction(params: Params, operands: Sequence[Any], result: Any) -> Action:
 def contraction(params: Params, operands: Sequence[Any], result: Any) -> Action:
     """dot_general: batch axes first, then what is left of either operand."""
     inner, batch = params["dimension_numbers"]
-    left, right = ([f"{side}{k}" for k in range(len(x.shape))] for side, x in zip("lr", operands))
+    sides = zip("lr", operands, strict=True)
+    left, right = ([f"{side}{k}" for k in range(len(x.shape))] for side, x in sides)
     for letter, pairs in (("i", inner), ("b", batch)):
         for k, (i, j) in enumerate(zip(*pairs, strict=True)):
             left[i] = right[j] = f"{letter}{k}"
