@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jetfold as jf
-from jetfold.collapse import half_of
+from jetfold.collapse import half_of, loops
 from jetfold.collapse.plan import plan
 
 WIDTH, DIMENSION = 24, 12
@@ -206,3 +206,25 @@ def test_loops_with_effects_and_while_loops_stay_as_they_are(weights, rng):
     np.testing.assert_allclose(jf.collapse(program)(x), program(x), rtol=1e-9)
     jax.effects_barrier()
     assert len(seen) == 2 * len(weights["inner"])
+
+
+@pytest.mark.parametrize("f", [scanned, nested])
+def test_loops_are_planned_once(f, weights, rng, monkeypatch):
+    """Their fixed points are part of the plan; what the steps compute with is not."""
+    asked = []
+    found = loops._found
+    monkeypatch.setattr(loops, "_found", lambda *given: asked.append(given) or found(*given))
+    closed = {"w": weights}
+
+    def program(x):
+        eye = jnp.eye(DIMENSION)
+        return jax.vmap(lambda v: by_jvp(lambda y: f(closed["w"], y), x, v))(eye).sum(0)
+
+    collapsed, x = jf.collapse(program), jnp.asarray(rng.normal(size=DIMENSION))
+    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    assert asked
+    asked.clear()
+    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    closed["w"] = jax.tree.map(lambda a: 1.1 * a, weights)
+    np.testing.assert_allclose(collapsed(2 * x), program(2 * x), rtol=1e-9)
+    assert not asked

@@ -186,7 +186,7 @@ def test_stories(make, rng):
     assert move.source == "sum"
     assert [name for _, name in move.passed] == ["multiply", "contract", "transpose"]
     assert [name for _, name in move.stopped] == ["sin"]
-    assert move.reasons == ["not linear in what carries the axis"]
+    assert move.reasons == ("not linear in what carries the axis",)
     assert [make.nodes[number].name for number, _ in move.passed] == [x for _, x in move.passed]
 
 

@@ -83,14 +83,21 @@ def compute(
     raise NotImplementedError(kind)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Move:
-    """A sum of the program: the operations that it passed, and what stopped it and why."""
+    """The story of a sum of the program.
+
+    Attributes:
+        source: the operation that sums.
+        passed: numbers and names of the operations that it passed.
+        stopped: of those that stopped it.
+        reasons: why each of these did.
+    """
 
     source: str
-    passed: list[tuple[int, str]] = field(default_factory=list)
-    stopped: list[tuple[int, str]] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    passed: tuple[tuple[int, str], ...]
+    stopped: tuple[tuple[int, str], ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -151,10 +158,10 @@ class Engine:
         self.fixed: dict[Any, Any] = {}
         self.asked: dict[int, dict[Any, None]] = {}
         """Per node the forms that were asked for."""
-        self.moves: list[Move] = []
         self.carriers: dict[Any, Any] = {}
         """What `kinds.carrier` found."""
-        self._current: list[Move] = []
+        self._sums: list[_Sum] = []
+        self._current: list[_Sum] = []
         self._memo: dict[Any, tuple[Array, tuple[int, ...]] | None] = {}
         self._dense: dict[int, Array] = {}
         self._varying: dict[Any, tuple[int, ...]] = {}
@@ -272,10 +279,22 @@ class Engine:
 
     # ---- the story of the sums
 
+    def moves(self) -> tuple[Move, ...]:
+        """Of every sum, in the order in which they began to move."""
+        return tuple(
+            Move(
+                x.node.name,
+                tuple((node.number, node.name) for node in x.passed),
+                tuple((node.number, node.name) for node, _ in x.stopped),
+                tuple(reason for _, reason in x.stopped),
+            )
+            for x in self._sums
+        )
+
     def begin(self, node: Node) -> None:
         """A sum of the program starts to move."""
-        self._current.append(Move(node.name))
-        self.moves.append(self._current[-1])
+        self._current.append(_Sum(node))
+        self._sums.append(self._current[-1])
 
     def end(self) -> None:
         """It has settled."""
@@ -283,12 +302,11 @@ class Engine:
 
     def _pass(self, node: Node) -> None:
         if self._current:
-            self._current[-1].passed.append((node.number, node.name))
+            self._current[-1].passed.append(node)
 
     def _stop(self, node: Node, reason: str) -> None:
         if self._current:
-            self._current[-1].stopped.append((node.number, node.name))
-            self._current[-1].reasons.append(reason)
+            self._current[-1].stopped.append((node, reason))
 
     # ---- parts
 
@@ -368,6 +386,15 @@ class Engine:
         if weight is None:
             return self.reduced(part, summed)
         return self.product(part, weight, summed)
+
+
+@dataclass
+class _Sum:
+    """A sum of the program while it moves."""
+
+    node: Node
+    passed: list[Node] = field(default_factory=list)
+    stopped: list[tuple[Node, str]] = field(default_factory=list)
 
 
 def _named(axes: Axes, names: dict[Label, int]) -> tuple[tuple[tuple[int, int], ...], ...]:

@@ -156,7 +156,7 @@ def planned(program: Program) -> Plan:
         shapes.flops,
         before.matmul_flops,
         shapes.matmul_flops,
-        tuple(engine.moves),
+        engine.moves(),
     )
 
 
