@@ -228,3 +228,17 @@ def test_loops_are_planned_once(f, weights, rng, monkeypatch):
     closed["w"] = jax.tree.map(lambda a: 1.1 * a, weights)
     np.testing.assert_allclose(collapsed(2 * x), program(2 * x), rtol=1e-9)
     assert not asked
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_loops_over_zeros_and_of_no_steps(steps, rng):
+    x, zeros = jnp.asarray(rng.normal(size=(4, 3))), jnp.zeros((steps, 3, 3))
+
+    def program(x):
+        none = jnp.zeros(3)
+        h, ys = lax.scan(lambda h, a: (h @ a + h + none, h * 2.0), x, jnp.zeros((steps, 3, 3)))
+        g, _ = lax.scan(lambda h, a: (h @ a, None), x, zeros)
+        return (h @ h.T).sum(0), ys.sum((0, 1)), (x @ x.T).sum(), h.sum(0), g.sum(0)
+
+    for a, b in zip(jf.collapse(program)(x), program(x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("jax")
+
+import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Literal
 
 from jetfold.core.axes import (
     Acting,
@@ -105,8 +109,7 @@ def found(name, function, given):
     def search(jaxpr, environment):
         for equation in jaxpr.eqns:
             operands = [
-                getattr(v, "val", None) if hasattr(v, "val") else environment[v]
-                for v in equation.invars
+                v.val if isinstance(v, Literal) else environment[v] for v in equation.invars
             ]
             operation = Operation(equation)
             if operation.name == name:

@@ -45,7 +45,7 @@ def elementwise(*linear: int) -> Declare:
 def summation(sign: int) -> Declare:
     """u ± alpha·v."""
 
-    def make(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    def declare(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
         if len(inputs) < len(node.args[:2]):  # a number beside a tensor
             return Pointwise()
         if len(_of_its_dtype(inputs, value)) < len(inputs):
@@ -55,7 +55,7 @@ def summation(sign: int) -> Declare:
             return Pointwise(linear)
         return Pointwise(linear, sign=sign, arithmetic=True)
 
-    return make
+    return declare
 
 
 def negation(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
@@ -109,12 +109,12 @@ def conversion(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
 def permutation(order: Callable[..., Sequence[int]]) -> Declare:
     """Axes in another order."""
 
-    def make(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    def declare(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
         n = len(inputs[0].shape)
         found = [axis % n for axis in order(n, *node.args[1:])] if n else []
         return Permuted(tuple(found))
 
-    return make
+    return declare
 
 
 def _swapped(n: int, a: int, b: int) -> list[int]:
@@ -153,14 +153,14 @@ def contraction(left: str, right: str, out: str) -> Declare:
 def along(acts: Callable[..., Sequence[int]], linear: Sequence[int] | None = (0,)) -> Declare:
     """Linear and acting along some axes; the operands have the axes of the result."""
 
-    def make(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    def declare(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
         n = len(value.shape)
         places = range(len(inputs)) if linear is None else linear
         if any(len(inputs[k].shape) != n for k in places):
             return Opaque()
         return alongside(acts(node, n), places, n)
 
-    return make
+    return declare
 
 
 def convolution(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:

@@ -320,25 +320,21 @@ def _found(
 def _given(
     ask: Engine, loop: Loop, operands: Sequence[Node], inputs: Wanted, weights: Sequence[Array]
 ) -> Steps[tuple[list[Array], dict[tuple[int, Form], tuple[int, ...]]]]:
-    """The inputs in their forms, and the names of the axes of each."""
+    """The inputs in their forms, and the names of the axes of each: a carry has all."""
     given, names = {}, {}
     for slot, form in weighted_first(inputs):
         axes, summed, weight = form.spelled(weights)
-        x = operands[slot]
-        labels = flat(axes)
+        x, labels = operands[slot], flat(axes)
+        entry = slot >= loop.constants + loop.carried
+        lead = leading(loop) if entry else ()
+        part = yield ask.ask(x, (lead, *axes) if entry else axes, summed, weight)
         kept = [label for label in labels if label not in summed]
-        if slot >= loop.constants + loop.carried:
-            lead = leading(loop)
-            part = yield ask.ask(x, (lead, *axes), summed, weight)
-            if part is not None:
-                kept = [label for label in kept if label in part.labels]
-            array = spread(ask.arrays, part, [*lead, *kept], x)
-            array = ask.arrays.reshape(array, (loop.length or 1, *lengths(kept)))
-        else:
-            part = yield ask.ask(x, axes, summed, weight)
-            if slot < loop.constants and part is not None:
-                kept = [label for label in kept if label in part.labels]
-            array = spread(ask.arrays, part, kept, x)
+        if not loop.constants <= slot < loop.constants + loop.carried:
+            present = part.labels if part is not None else ()
+            kept = [label for label in kept if label in present]
+        array = spread(ask.arrays, part, [*lead, *kept], x)
+        if entry:
+            array = ask.arrays.reshape(array, (*(lengths(lead) or (1,)), *lengths(kept)))
         given[slot, form] = array
         names[slot, form] = tuple(labels.index(label) for label in kept)
     return [given[key] for key in inputs], names
