@@ -633,6 +633,23 @@ def test_a_factor_that_becomes_zero_is_another_program(framework, rng):
         np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-10)
 
 
+def test_programs_of_torch_that_write(rng):
+    """Into tensors of their own they may; into what they are given they are refused."""
+    x, buffer = arrays("torch", rng.normal(size=(7, 4)), np.zeros(4))
+
+    def own(x):
+        y = x * 2.0
+        y.add_(1.0)
+        y[0] = 3.0
+        return y.sum(0)
+
+    torch.testing.assert_close(jf.collapse(own)(x), own(x))
+    for write in (lambda x: x.add_(1.0).sum(0), lambda x: (buffer.add_(1.0) * x).sum(0)):
+        with pytest.raises(NotImplementedError, match="return what is to be written instead"):
+            jf.collapse(write)(x)
+    torch.testing.assert_close(buffer, torch.ones_like(buffer))  # run once, to be traced
+
+
 @pytest.mark.parametrize("xp", ["jax", "torch"])
 def test_products_by_known_zeros_are_zero(xp, rng):
     """Also those of infinite factors; zeros that come in as arguments are not known."""

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from .plan import plan
-from .torch import GraphBuilder, TorchArrays, graph, writes
+from .torch import GraphBuilder, TorchArrays, graph, written
 from .torch_private import compile_fx, sizes
 
 
@@ -40,7 +40,7 @@ def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         traced = graph(module, inputs, symbolic)
     except RuntimeError:  # it writes, and calls transforms of torch.func, step by step
         return module
-    if writes(traced.graph):
+    if written(traced.graph):
         return module
     found = plan(GraphBuilder(traced, inputs).program())
     if found.choice is None:

@@ -104,22 +104,23 @@ FRESH = {
 """What makes a tensor that nobody else has."""
 
 
-def writes(graph: fx.Graph) -> bool:
-    """Whether a program writes into tensors that somebody else may see.
+def written(graph: fx.Graph) -> list[Any]:
+    """What a program writes into though somebody else may see it.
 
     Values are computed when they are asked for, so nothing may change underneath. Allowed are a new
     shape, and new contents, of a tensor that nobody uses but the operation that gives them to it.
     """
+    found = []
     for node in graph.nodes:
         target = node.target
         if not is_operation(target) or not is_mutable(target):
             continue
-        written = node.args[0]
-        alone = isinstance(written, fx.Node) and len(written.users) == 1
-        fresh = alone and written.op == "call_function" and written.target in FRESH
+        tensor = node.args[0]
+        alone = isinstance(tensor, fx.Node) and len(tensor.users) == 1
+        fresh = alone and tensor.op == "call_function" and tensor.target in FRESH
         if not (alone and target in ISSUED_AS) and not (fresh and target is aten.copy_.default):
-            return True
-    return False
+            found.append(tensor)
+    return found
 
 
 class GraphBuilder(Builder):
@@ -279,9 +280,13 @@ def arrays() -> TorchArrays:
 def graph(
     function: Callable[..., Any], tensors: Sequence[Any], symbolic: bool = False
 ) -> fx.GraphModule:
-    """A function as an ATen graph, which writes nothing if that can be had."""
+    """A function as an ATen graph, which writes nothing if that can be had.
+
+    What writes into its inputs always does, and is not run a second time.
+    """
     found = trace(function, tensors, symbolic)
-    if not writes(found.graph):
+    targets = written(found.graph)
+    if not targets or any(getattr(x, "op", "") in ("placeholder", "get_attr") for x in targets):
         return found
     return trace(torch.func.functionalize(function), tensors, symbolic)
 
@@ -303,7 +308,7 @@ def traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Traced:
 
     tensors = [leaves[k] for k in dynamic]
     module = graph(flat, tensors)
-    if writes(module.graph):
+    if written(module.graph):
         raise NotImplementedError(
             "the function writes into its arguments or into tensors that it closes over, so it "
             "cannot be rewritten; return what is to be written instead"
