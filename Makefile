@@ -25,9 +25,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	JETFOLD_WITHOUT="jax jaxlib flax equinox folx" OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/torch
-	JETFOLD_WITHOUT=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/jax
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore=tests/torch --ignore=tests/jax
+	JETFOLD_WITHOUT="jax jaxlib flax equinox folx" OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/torch tests/collapse/test_backend.py
+	JETFOLD_WITHOUT=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/jax tests/collapse/test_loops.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore=tests/torch --ignore=tests/jax \
+	  --ignore=tests/collapse/test_backend.py --ignore=tests/collapse/test_loops.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

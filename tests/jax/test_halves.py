@@ -12,7 +12,9 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 
 import jetfold as jf
-from jetfold.jax.halves import is_sum_of_rows, sum_of_rows
+from jetfold.core.axes import Summed
+from jetfold.jax.halves import sum_of_rows, sum_of_rows_p
+from jetfold.jax.interpreter import rule_of
 
 LENGTHS = [2, 3, 8, 9, 17, 64, 101]
 
@@ -87,11 +89,10 @@ def test_it_is_known_by_identity():
 
     x = jnp.ones((4, 3))
     (equation,) = jax.make_jaxpr(sum_by_halves)(x).jaxpr.eqns
-    assert not is_sum_of_rows(equation)
-    (equation,) = jax.make_jaxpr(sum_of_rows)(x).jaxpr.eqns
-    assert is_sum_of_rows(equation)
+    assert rule_of(equation.primitive) is not rule_of(sum_of_rows_p)
     (equation,) = jax.make_jaxpr(lambda x: sum_of_rows(x, 1))(x).jaxpr.eqns
-    assert not is_sum_of_rows(equation)
+    assert equation.primitive is sum_of_rows_p
+    assert rule_of(equation.primitive).axes(equation.params, [x], x) == Summed((1,))
     with pytest.warns(jf.JetfoldWarning, match="the custom_jvp function sum_by_halves"):
         found = jf.partials(3)[0](lambda p: sum_by_halves(x * p))(jnp.ones(3))
     np.testing.assert_allclose(found, jnp.array([8.0, 0, 0]))

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import JaxprEqn, Primitive
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 UNROLLED_ROWS = 8
@@ -26,11 +26,6 @@ UNROLLED_ROWS = 8
 def sum_of_rows(x: Any, axis: int = 0) -> Any:
     """The sum over an axis of length two or more."""
     return sum_of_rows_p.bind(x, axis=axis)
-
-
-def is_sum_of_rows(equation: JaxprEqn) -> bool:
-    """Whether an equation is our own sum over its leading axis."""
-    return equation.primitive is sum_of_rows_p and equation.params["axis"] == 0
 
 
 def _additions(x: Any, *, axis: int) -> Any:

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .core.kinds import Contract, Leaf, Sum
-from .core.sums import Node
+from ..core.axes import Contracted, Summed
+from .program import Leaf, Node
 
 COLOURS = {"sum": "#D55E00", "passed": "#E69F00", "product": "#9FC7E5", "input": "#BBBBBB"}
 PLAIN = "#DDDDDD"
@@ -26,11 +26,11 @@ def draw(nodes: Sequence[Node], passed: set[int], title: str, path: Path) -> Non
     graph = networkx.DiGraph()
     for node in nodes:
         layer = 1 + max(
-            (graph.nodes[x.number]["layer"] for x in node.inputs if isinstance(x, Node)),
+            (graph.nodes[x.number]["layer"] for x in node.inputs),
             default=-1,
         )
         graph.add_node(node.number, layer=layer)
-        graph.add_edges_from((x.number, node.number) for x in node.inputs if isinstance(x, Node))
+        graph.add_edges_from((x.number, node.number) for x in node.inputs)
     layers = [graph.nodes[n]["layer"] for n in graph] or [0]
     widest = max(layers.count(layer) for layer in set(layers))
     places = networkx.multipartite_layout(graph, subset_key="layer", align="horizontal")
@@ -68,10 +68,10 @@ def draw(nodes: Sequence[Node], passed: set[int], title: str, path: Path) -> Non
 
 
 def _colour(node: Node, passed: set[int]) -> str:
-    if isinstance(node.kind, Sum):
+    if isinstance(node.kind, Summed):
         return COLOURS["sum"]
     if node.number in passed:
         return COLOURS["passed"]
-    if isinstance(node.kind, Contract):
+    if isinstance(node.kind, Contracted):
         return COLOURS["product"]
     return COLOURS["input"] if isinstance(node.kind, Leaf) else PLAIN

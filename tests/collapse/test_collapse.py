@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,11 @@ from jax.experimental.jet import jet as experimental_jet
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import jetfold as jf
-from jetfold.collapse import program_frontend
-from jetfold.core.kinds import Contract
-from jetfold.core.plan import plan
-from jetfold.torch.backend import rewritten
+from jetfold.collapse import half_of
+from jetfold.collapse.backend import rewritten
+from jetfold.collapse.plan import plan
+from jetfold.collapse.plan import planned as planned_structure
+from jetfold.core.axes import Contracted
 
 WIDTHS = (768, 768, 512, 512, 1)
 
@@ -153,8 +155,7 @@ def network_of(framework: str, dimension: int, widths=WIDTHS) -> Any:
 
 
 def planned(function, *args):
-    nodes, outputs, _ = program_frontend(args, {}).program(function, args, {})
-    return plan(nodes, outputs)
+    return plan(half_of(args, {}).traced(function, args, {}).program)
 
 
 def compiled(framework: str, function: Any) -> Any:
@@ -330,7 +331,7 @@ def test_sums_over_the_features_of_a_grouped_convolution_stop(xp, rng):
     else:
         convolve = partial(torch.nn.functional.conv1d, padding="same", groups=2)
     x, k = arrays(xp, x, k)
-    assert planned(lambda x, k: convolve(x, k).sum(1), x, k).needed is None
+    assert planned(lambda x, k: convolve(x, k).sum(1), x, k).choice is None
     batch = lambda x, k: convolve(x, k).sum(0)
     assert planned(batch, x, k).after < 0.5 * planned(batch, x, k).before
     np.testing.assert_allclose(jf.collapse(batch)(x, k), batch(x, k), rtol=1e-9, atol=1e-11)
@@ -356,7 +357,7 @@ def test_sums_of_gathers(rng):
     for program in passing:
         assert planned(program, x, a).after < 0.5 * planned(program, x, a).before
     for program in stopping:
-        assert planned(program, x, a).needed is None
+        assert planned(program, x, a).choice is None
     for program in (*passing, *stopping):
         whole = lambda x, a, program=program: (program(x, a), (x @ a).sum())
         result, expected = jf.collapse(whole)(x, a)[0], program(x, a)
@@ -396,7 +397,7 @@ def test_no_sum_no_change(rng):
     before = jax.make_jaxpr(program)(x)
     after = jax.make_jaxpr(jf.collapse(program))(x)
     assert len(after.eqns) == len(before.eqns)
-    assert planned(program, x).needed is None
+    assert planned(program, x).choice is None
 
 
 def test_no_sum_no_change_in_torch(rng):
@@ -443,10 +444,10 @@ def test_sums_stay_as_exact_as_they_are(rng):
         return lax.dot_general(x, a, (((1,), (0,)), ((), ())), **options).sum(0)
 
     coarse = [jnp.asarray(y, jnp.bfloat16) for y in (values, rng.normal(size=(4, 4)))]
-    assert planned(product, *coarse).needed is None
+    assert planned(product, *coarse).choice is None
     halves = jnp.asarray(values, jnp.float16)  # as many bits, but it does not reach as far
     convert = lambda x: (x * 2).astype(jnp.bfloat16).sum(0)
-    assert planned(convert, halves).needed is None
+    assert planned(convert, halves).choice is None
 
 
 def test_numbers_do_not_change_dtypes_in_torch(rng):
@@ -458,7 +459,7 @@ def test_numbers_do_not_change_dtypes_in_torch(rng):
         lambda x: ((x @ x.T) / number * 3.0).sum(0),
         lambda x: ((x @ x.T) / number * torch.sin(x @ x.T)).sum((0, 1)),
     ):
-        assert planned(program, x).needed is not None
+        assert planned(program, x).choice is not None
         torch.testing.assert_close(jf.collapse(program)(x), program(x), rtol=1e-4, atol=1e-4)
 
 
@@ -471,7 +472,7 @@ def test_numbers_on_the_cpu_beside_tensors_of_another_device():
         lambda x: ((x @ a) + number).sum(0),
         lambda x: torch.where(x > 0, x, number).sum(0) + (x @ a).sum(),
     ):
-        assert planned(program, x).needed is not None
+        assert planned(program, x).choice is not None
         found = jf.collapse(program)(x)
         assert (found.shape, found.device.type) == ((4,), "meta")
 
@@ -516,7 +517,7 @@ def test_values_needed_anyway_are_summed_where_they_are(rng):
         y = x @ a
         return y, y.sum(0)
 
-    assert planned(program, x).needed is None
+    assert planned(program, x).choice is None
 
     def nonlinear(x):
         y = x @ a
@@ -588,6 +589,133 @@ def test_errors():
         jf.collapse(3)
     with pytest.raises(TypeError, match="none of them holds"):
         jf.collapse(lambda x: x)(1.0)
+
+
+# ------------------------------------------------------------------ called again
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_calls_with_the_same_shapes_are_planned_once(xp, rng):
+    """Every call is traced: arrays and branches that the function closes over may change."""
+    xp = {"jax": Jax, "torch": Torch}[xp]
+    closed = {"weight": xp.array(rng.normal(size=(4, 3))), "bent": True}
+
+    def program(x):
+        y = x @ closed["weight"]
+        return xp.total(xp.tanh(y) if closed["bent"] else y * 2.0, 0) + xp.total(y, 0)
+
+    collapsed, points = jf.collapse(program), [rng.normal(size=(7, 4)) for _ in range(2)]
+
+    def planned_anew(x):
+        before = planned_structure.cache_info().misses
+        np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-10)
+        return planned_structure.cache_info().misses - before
+
+    planned_structure.cache_clear()
+    x, y = map(xp.array, points)
+    assert [planned_anew(x), planned_anew(x), planned_anew(y)] == [1, 0, 0]
+    closed["weight"] = xp.array(rng.normal(size=(4, 3)))
+    assert planned_anew(x) == 0
+    closed["bent"] = False
+    assert planned_anew(x) == 1
+    assert planned_anew(x[:5]) == 1
+    closed["bent"] = True
+    assert planned_anew(x) == 0
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_a_factor_that_becomes_zero_is_another_program(framework, rng):
+    x, a = arrays(framework, rng.normal(size=(7, 4)), rng.normal(size=(4, 4)))
+    factor = [1.5]
+    program = lambda x: (x @ a * factor[0] + x).sum(0)
+    collapsed = jf.collapse(program)
+    for factor[0] in (1.5, 0.0, 1.5, 2.5):
+        np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-10)
+
+
+def test_programs_of_torch_that_write(rng):
+    """Into tensors of their own they may; into what they are given they are refused."""
+    x, buffer = arrays("torch", rng.normal(size=(7, 4)), np.zeros(4))
+
+    def own(x):
+        y = x * 2.0
+        y.add_(1.0)
+        y[0] = 3.0
+        return y.sum(0)
+
+    torch.testing.assert_close(jf.collapse(own)(x), own(x))
+    for write in (lambda x: x.add_(1.0).sum(0), lambda x: (buffer.add_(1.0) * x).sum(0)):
+        with pytest.raises(NotImplementedError, match="return what is to be written instead"):
+            jf.collapse(write)(x)
+    torch.testing.assert_close(buffer, torch.ones_like(buffer))  # run once, to be traced
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_products_by_known_zeros_are_zero(xp, rng):
+    """Also those of infinite factors; zeros that come in as arguments are not known."""
+    library = {"jax": jnp, "torch": torch}[xp]
+    x, a, zeros = arrays(xp, rng.normal(size=(7, 4)), rng.normal(size=(4, 4)), np.zeros((7, 4)))
+    dead = lambda x, zeros: (x @ a + zeros / 0.0 * library.zeros_like(x)).sum(0)
+    assert np.isnan(np.asarray(dead(x, zeros + 1))).all()
+    np.testing.assert_allclose(jf.collapse(dead)(x, zeros + 1), (x @ a).sum(0))
+    given = lambda x, zeros: (x @ a + zeros * (x / 0.0)).sum(0)
+    assert np.isnan(np.asarray(jf.collapse(given)(x, zeros))).all()
+
+
+@pytest.mark.parametrize("xp", ["jax", "torch"])
+def test_programs_of_thousands_of_operations(xp, rng):
+    xp, limit = {"jax": Jax, "torch": Torch}[xp], sys.getrecursionlimit()
+    x, w = xp.array(rng.normal(size=(6, 3))), xp.array(rng.normal(size=(3, 2)))
+
+    def program(x, w):
+        y = x
+        for k in range(2000):
+            y = -y if k % 2 else y + x
+        return xp.total(y @ w, 0)
+
+    found = planned(program, x, w)
+    assert len(found.moves[0].passed) > 2000
+    assert found.after < 0.2 * found.before
+    np.testing.assert_allclose(jf.collapse(program)(x, w), program(x, w), rtol=1e-9, atol=1e-9)
+    assert sys.getrecursionlimit() == limit
+
+
+@BY_NAME
+def test_collapsed_in_collapsed(framework, form, rng):
+    """The pass sees through itself."""
+    x, v = arrays(framework, rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = form(network_of(framework, 4, (6, 5, 1)), v, 2)
+    once = jf.collapse(program)
+    for twice in (jf.collapse(once), jf.collapse(lambda x: once(x) * 1.0)):
+        found, expected = twice(x), program(x)
+        if framework == "torch":
+            found, expected = found.detach(), expected.detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_functionalize_of_a_collapsed_function(rng):
+    x, v = arrays("torch", rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = torch_jvp(torch_network(4, (6, 5, 1)), v, 2)
+    found = torch.func.functionalize(jf.collapse(program))(x)
+    torch.testing.assert_close(found, program(x))
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_laplacians_of_laplacians(framework, rng):
+    """Nested vmap(jvp∘jvp) of a network with two hidden layers."""
+    x, eye = arrays(framework, rng.normal(size=2), np.eye(2))
+    network = network_of(framework, 2, (3, 3, 1))
+    along = jax_jvp if framework == "jax" else torch_jvp
+
+    def laplacian(f):
+        return lambda x: along(f, eye, 2)(x[None])[0]
+
+    program = laplacian(laplacian(network))
+    found, expected = jf.collapse(program)(x), program(x)
+    if framework == "torch":
+        found, expected = found.detach(), expected.detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert planned(program, x).after < planned(program, x).before
 
 
 # ------------------------------------------------------------------ random programs
@@ -843,7 +971,16 @@ def test_explanation_and_pictures(tmp_path, rng):
     assert [path.name for path in files] == ["sin-before.png", "sin-after.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
     assert "# moved sum" in found.text(found.before)
-    assert not any(isinstance(node.kind, Contract) for node in found.before)
+    assert not any(isinstance(node.kind, Contracted) for node in found.before)
+
+
+def test_a_program_of_torch_explained(rng):
+    x, v = arrays("torch", rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    program = torch_jvp(torch_network(4, (6, 5, 1)), v, 2)
+    found = jf.explain(program, x)
+    assert "sum.dim_IntList moved through" in str(found)
+    sums = [node for node in found.after if node.name == "mm.default"]
+    assert sum(node.shape[0] for node in sums) <= 3 * 3 * (5 + 2)
 
 
 def test_what_stopped_a_sum(rng):

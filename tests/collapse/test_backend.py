@@ -48,7 +48,7 @@ def test_found_without_an_import_of_ours():
 
 
 def test_values_and_fewer_products(monkeypatch):
-    from jetfold.torch import backend
+    from jetfold.collapse import backend
 
     seen = []
     rewritten = backend.rewritten

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp
 from jax import lax
 
 import jetfold as jf
-from jetfold.collapse import program_frontend
-from jetfold.core.plan import plan
+from jetfold.collapse import half_of, loops
+from jetfold.collapse.plan import plan
 
 WIDTH, DIMENSION = 24, 12
 
 
+@pytest.fixture(autouse=True)
+def double_precision():
+    """XLA compiles quickly instead of well."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.enable_x64(True):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def planned(function, *args):
-    nodes, outputs, _ = program_frontend(args, {}).program(function, args, {})
-    return plan(nodes, outputs)
+    return plan(half_of(args, {}).traced(function, args, {}).program)
 
 
 @pytest.fixture
@@ -197,3 +206,39 @@ def test_loops_with_effects_and_while_loops_stay_as_they_are(weights, rng):
     np.testing.assert_allclose(jf.collapse(program)(x), program(x), rtol=1e-9)
     jax.effects_barrier()
     assert len(seen) == 2 * len(weights["inner"])
+
+
+@pytest.mark.parametrize("f", [scanned, nested])
+def test_loops_are_planned_once(f, weights, rng, monkeypatch):
+    """Their fixed points are part of the plan; what the steps compute with is not."""
+    asked = []
+    found = loops._found
+    monkeypatch.setattr(loops, "_found", lambda *given: asked.append(given) or found(*given))
+    closed = {"w": weights}
+
+    def program(x):
+        eye = jnp.eye(DIMENSION)
+        return jax.vmap(lambda v: by_jvp(lambda y: f(closed["w"], y), x, v))(eye).sum(0)
+
+    collapsed, x = jf.collapse(program), jnp.asarray(rng.normal(size=DIMENSION))
+    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    assert asked
+    asked.clear()
+    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    closed["w"] = jax.tree.map(lambda a: 1.1 * a, weights)
+    np.testing.assert_allclose(collapsed(2 * x), program(2 * x), rtol=1e-9)
+    assert not asked
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_loops_over_zeros_and_of_no_steps(steps, rng):
+    x, zeros = jnp.asarray(rng.normal(size=(4, 3))), jnp.zeros((steps, 3, 3))
+
+    def program(x):
+        none = jnp.zeros(3)
+        h, ys = lax.scan(lambda h, a: (h @ a + h + none, h * 2.0), x, jnp.zeros((steps, 3, 3)))
+        g, _ = lax.scan(lambda h, a: (h @ a, None), x, zeros)
+        return (h @ h.T).sum(0), ys.sum((0, 1)), (x @ x.T).sum(), h.sum(0), g.sum(0)
+
+    for a, b in zip(jf.collapse(program)(x), program(x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)

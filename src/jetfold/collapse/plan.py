@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
-from .kinds import Contract, Sum
-from .sums import Array, Arrays, Engine, Label, Move, Node, Part, deep, lengths
+from ..core.axes import Contracted, Summed
+from .arrays import Arrays
+from .engine import Choice, Engine, Move
+from .kinds import contracted_axes
+from .labels import Array, Label, Part, fresh, lengths
+from .program import Loop, Node, Program
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Shapes:
         return list(made[0])
 
     def issue(self, node: Node, arrays: Sequence[Any], shape: Sequence[int]) -> Shape:
-        """See `Arrays`; the cost of a node scales with its result."""
+        """See `arrays.Arrays`; the cost of a node scales with its result."""
         whole = max(1, prod(node.shape))
         self.flops += node.flops * prod(shape) / whole
         return Shape(tuple(shape))
@@ -66,18 +71,18 @@ class Shapes:
             self.matmul_flops += prod(lengths(out)) * 2 * inner
         return Shape(lengths(out))
 
-    def total(self, array: Any, axes: Sequence[int]) -> Shape:
+    def sum(self, array: Any, axes: Sequence[int]) -> Shape:
         """One addition for every entry but the first of each sum."""
         kept = tuple(n for k, n in enumerate(array.shape) if k not in axes)
         self.flops += prod(array.shape) - prod(kept)
         return Shape(kept)
 
-    def scale(self, array: Any, factor: float) -> Shape:
+    def times(self, array: Any, factor: float) -> Shape:
         """One multiplication per entry."""
         self.flops += prod(array.shape)
         return Shape(tuple(array.shape))
 
-    def permute(self, array: Any, order: Sequence[int]) -> Shape:
+    def permute_dims(self, array: Any, order: Sequence[int]) -> Shape:
         """Free."""
         return Shape(tuple(array.shape[k] for k in order))
 
@@ -85,74 +90,77 @@ class Shapes:
         """Free."""
         return Shape(tuple(shape))
 
-    def broadcast(self, array: Any, shape: Sequence[int]) -> Shape:
+    def broadcast_to(self, array: Any, shape: Sequence[int]) -> Shape:
         """Free."""
         return Shape(tuple(shape))
 
-    def full(self, node: Node, shape: Sequence[int], value: float) -> Shape:
+    def full(self, shape: Sequence[int], value: float, like: Node) -> Shape:
         """Free."""
         return Shape(tuple(shape))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found out about a program before anything is computed.
+    """What was found out about a program before anything is computed; it holds no arrays.
 
     Attributes:
-        needed: the numbers of the nodes whose values are needed unsummed; None if nothing moves.
-        factored: whether factors leave sums of products; see `Engine`.
-        forms: those in which the results of loops are asked for; see `Engine`.
-        shared: what several sums of a node have in common; see `Engine`.
+        choice: how the rewrite is evaluated; None if nothing moves.
         before, after: floating-point operations of the program and of its rewrite.
         matmul_before, matmul_after: those of matrix products.
         moves: the story of every sum.
     """
 
-    needed: frozenset[int] | None
-    factored: bool
-    forms: Mapping[int, tuple[Any, ...]]
-    shared: Mapping[int, Any]
+    choice: Choice | None
     before: float
     after: float
     matmul_before: float
     matmul_after: float
-    moves: tuple[Move, ...]
+    moves: tuple[Move, ...] = ()
 
-    def run(self, arrays: Arrays, nodes: Sequence[Node], outputs: Sequence[Any]) -> list[Array]:
+    def run(self, arrays: Arrays, program: Program) -> list[Array]:
         """The outputs of the rewritten program; only where something moves."""
-        assert self.needed is not None
-        return Engine(arrays, self.needed, self.factored, self.forms, self.shared).run(
-            nodes, outputs
-        )
+        assert self.choice is not None
+        return Engine(arrays, self.choice).run(program)
 
 
 ROUNDS = 8
+PLANS = 128
+"""How many plans are kept."""
 
 
-def plan(nodes: Sequence[Node], outputs: Sequence[Any]) -> Plan:
-    """Find the nodes whose values are needed unsummed, and what the rewrite costs."""
-    before = _original(nodes, outputs)
+def plan(program: Program) -> Plan:
+    """Find the nodes whose values are needed unsummed, and what the rewrite costs.
 
-    def run(engine: Engine) -> None:
-        engine.run(nodes, outputs)
+    Only the structure of a program counts, so programs of one structure are planned once. Where two
+    cannot be compared (a symbolic shape has no hash) every one is planned.
+    """
+    structure = program.structure()
+    try:
+        hash(structure)
+    except TypeError:
+        return planned.__wrapped__(structure)
+    return planned(structure)
 
-    attempts = [settled(run, len(nodes), factored) for factored in (False, True)]
+
+@lru_cache(PLANS)
+def planned(program: Program) -> Plan:
+    """The plan of a structure."""
+    before = _original(program)
+    attempts = [settled(lambda engine: engine.run(program), factored) for factored in (False, True)]
     shapes, engine = min(attempts, key=lambda attempt: attempt[0].flops)
     if shapes.flops >= before.flops:
-        costs = (before.flops, before.flops, before.matmul_flops, before.matmul_flops)
-        return Plan(None, False, {}, {}, *costs, ())
-    costs = (before.flops, shapes.flops, before.matmul_flops, shapes.matmul_flops)
+        return Plan(None, before.flops, before.flops, before.matmul_flops, before.matmul_flops)
     return Plan(
-        engine.needed,
-        engine.factored,
-        engine.forms,
-        engine.shared,
-        *costs,
-        tuple(engine.moves),
+        engine.chosen(),
+        before.flops,
+        shapes.flops,
+        before.matmul_flops,
+        shapes.matmul_flops,
+        engine.moves(),
     )
 
 
-def settled(run: Callable[[Engine], None], length: int, factored: bool) -> tuple[Shapes, Engine]:
+def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, Engine]:
     """The cheapest of a few rounds, each of which knows better what will be asked for.
 
     Summing a value where it is may only make less be asked for elsewhere. A node that is asked for
@@ -160,27 +168,28 @@ def settled(run: Callable[[Engine], None], length: int, factored: bool) -> tuple
 
     Args:
         run: asks an engine for what is wanted of a program.
-        length: of the program.
-        factored: see `Engine`.
+        factored: see `Choice`.
     """
-    best: tuple[Shapes, Engine] | None = None
+
+    def attempt(choice: Choice) -> tuple[Shapes, Engine]:
+        engine = Engine(shapes := Shapes(), choice)
+        run(engine)
+        return shapes, engine
+
+    first = best = attempt(Choice(factored=factored))
     for several in (True, False):
-        needed: frozenset[int] = frozenset()
-        forms: dict[int, tuple[Any, ...]] = {}
-        shared: dict[int, Any] = {}
-        for _ in range(ROUNDS):
-            shapes = Shapes()
-            engine = Engine(shapes, needed, factored, forms, shared)
-            with deep(length):
-                run(engine)
-            if best is None or shapes.flops < best[0].flops:
-                best = (shapes, engine)
-            found, partly = _in_common(engine, several)
-            of_loops = {number: tuple(asked) for number, asked in engine.forms_asked.items()}
-            if found <= needed and of_loops == forms and partly.keys() <= shared.keys():
+        _, engine = first
+        for _ in range(ROUNDS - 1):
+            choice = engine.choice
+            needed, shared = _in_common(engine, several)
+            forms = {number: tuple(asked.forms) for number, asked in engine.loops.items()}
+            known = needed <= choice.needed and shared.keys() <= choice.shared.keys()
+            if known and forms == choice.forms:
                 break
-            needed, forms, shared = needed | found, of_loops, partly | shared
-    assert best is not None
+            choice = Choice(choice.needed | needed, factored, forms, {**shared, **choice.shared})
+            shapes, engine = attempt(choice)
+            if shapes.flops < best[0].flops:
+                best = shapes, engine
     return best
 
 
@@ -205,25 +214,20 @@ def _in_common(engine: Engine, several: bool) -> tuple[frozenset[int], dict[int,
     return frozenset(needed), partly
 
 
-def _original(nodes: Sequence[Node], outputs: Sequence[Any]) -> Shapes:
+def _original(program: Program) -> Shapes:
     """The cost of the program as it is, of what its outputs need."""
     shapes = Shapes()
-    live = {x.number for x in outputs if isinstance(x, Node)}
-    for node in reversed(nodes):
-        if node.number not in live:
-            continue
-        live |= {x.number for x in node.inputs if isinstance(x, Node)}
-        if isinstance(node.kind, Contract):
-            *_, inner = node.kind._operands(node, node.axes())
-            size = prod(node.shape) * prod(lengths(inner))
-            shapes.flops += 2 * size - prod(node.shape)
-            shapes.matmul_flops += 2 * size
-        elif isinstance(node.kind, Sum):
-            shapes.flops += prod(node.inputs[0].shape) - prod(node.shape)
-        elif "loop" in node.options:
-            loop = node.options["loop"]
-            bodies = [_original(body.nodes, body.outputs) for body in loop.bodies]
-            shapes.add(max(bodies, key=lambda body: body.flops), loop.length or 1)
-        else:
-            shapes.flops += node.flops
+    for node in program.live():
+        match node.kind:
+            case Contracted() as kind:
+                *_, inner = contracted_axes(kind, node, fresh(node.shape))
+                size = prod(node.shape) * prod(lengths(inner))
+                shapes.flops += 2 * size - prod(node.shape)
+                shapes.matmul_flops += 2 * size
+            case Summed():
+                shapes.flops += prod(node.inputs[0].shape) - prod(node.shape)
+            case Loop(bodies=bodies, length=length):
+                shapes.add(max(map(_original, bodies), key=lambda body: body.flops), length or 1)
+            case _:
+                shapes.flops += node.flops
     return shapes

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetfold.core.plan import Shape, Shapes, plan
-from jetfold.core.sums import Engine, Label, Part
+from jetfold.collapse.engine import Choice, Engine
+from jetfold.collapse.labels import Label, Part
+from jetfold.collapse.plan import Shape, Shapes, plan, planned
+from jetfold.collapse.program import Leaf
 
 
 @pytest.fixture
@@ -24,9 +26,9 @@ def bent(make, rng):
 def test_costs(make, rng):
     r, i, j = Label(6), Label(3), Label(4)
     shapes = Shapes()
-    assert shapes.total(Shape((6, 4)), [0]).shape == (4,)
+    assert shapes.sum(Shape((6, 4)), [0]).shape == (4,)
     assert shapes.flops == 5 * 4
-    assert shapes.scale(Shape((4,)), 2.0).shape == (4,)
+    assert shapes.times(Shape((4,)), 2.0).shape == (4,)
     assert shapes.flops == 5 * 4 + 4
 
     shapes, node = Shapes(), make.matmul(*(make.leaf(rng.normal(size=s)) for s in ((6, 3), (3, 4))))
@@ -41,10 +43,10 @@ def test_costs(make, rng):
     assert shapes.issue(sine, [Shape((1, 4))], (1, 4)).shape == (1, 4)
     assert shapes.flops == 4  # a part of the whole
     for array in (
-        shapes.permute(Shape((2, 3)), [1, 0]),
+        shapes.permute_dims(Shape((2, 3)), [1, 0]),
         shapes.reshape(Shape((6,)), (3, 2)),
-        shapes.broadcast(Shape((3, 1)), (3, 2)),
-        shapes.full(sine, (3, 2), 0.0),
+        shapes.broadcast_to(Shape((3, 1)), (3, 2)),
+        shapes.full((3, 2), 0.0, sine),
     ):
         assert array.shape == (3, 2)
     assert shapes.flops == 4
@@ -77,7 +79,7 @@ def test_the_program_as_it_is(make, bent):
     x, w, _ = bent
     product = make.einsum("rbi,ij->rbj", x, w)
     make.sin(make.sin(product))
-    found = plan(make.nodes, [product])
+    found = plan(make.returning(product))
     assert found.before == 6 * 5 * 3 + 6 * 5 * 4 * (2 * 3 - 1)
     assert found.matmul_before == 6 * 5 * 4 * 2 * 3
 
@@ -97,7 +99,7 @@ def test_nothing_moves_where_nothing_is_saved(make, bent):
     product = make.einsum("rbi,ij->rbj", x, w)
     for outputs in ([product], [product, make.sum(product, 0)], [make.sum(make.sin(product), 0)]):
         _, found = make.results(*outputs)
-        assert found.needed is None
+        assert found.choice is None
         assert found.moves == ()
         assert (found.after, found.matmul_after) == (found.before, found.matmul_before)
 
@@ -106,11 +108,11 @@ def test_a_value_that_is_needed_anyway_is_summed_where_it_is(make, bent):
     """Of two products, only the one whose value nobody needs is summed before."""
     x, w, v = bent
     first = make.einsum("rbi,ij->rbj", x, w)
-    second = make.einsum("rbi,ij->rbj", make.add(first, first), v)
+    second = make.einsum("rbi,ij->rbj", make.plus(first, first), v)
     total = make.sum(second, 0)
     _, found = make.results(total, make.sin(first))
-    assert first.number in found.needed
-    assert second.number not in found.needed
+    assert first.number in found.choice.needed
+    assert second.number not in found.choice.needed
     assert found.matmul_after == 6 * 5 * 4 * 2 * 3 + 5 * 4 * 2 * 4
     (move,) = found.moves
     assert "its value is needed unsummed too" in move.reasons
@@ -144,15 +146,15 @@ def test_factors_leave_a_sum_of_products(make, rng):
     (value,), found = make.results(total)
     np.testing.assert_allclose(
         value,
-        a.options["array"] * b.options["array"] * (u.options["array"] ** 2).sum(0),
+        make.array(a) * make.array(b) * (make.array(u) ** 2).sum(0),
     )
-    assert found.factored
+    assert found.choice.factored
     assert found.before == 3 * 50 * 8 + 49 * 8
     assert found.after == 8 * (2 * 50 - 1) + 2 * 8
     costs = {}
     for factored in (False, True):
         shapes = Shapes()
-        Engine(shapes, factored=factored).run(make.nodes, [total])
+        Engine(shapes, Choice(factored=factored)).run(make.returning(total))
         costs[factored] = shapes.flops
     assert costs[True] < costs[False] <= found.before
 
@@ -164,7 +166,7 @@ def test_products_that_share_a_contraction(make, rng):
     outputs = [
         make.sum(make.mul(make.mul(a, u), make.mul(b, u)), 0),
         make.sum(make.mul(u, make.mul(c, u)), 0),
-        make.sum(make.mul(make.add(u, make.mul(a, u)), u), 0),
+        make.sum(make.mul(make.plus(u, make.mul(a, u)), u), 0),
     ]
     _, found = make.results(*outputs)
     assert found.after < 8 * 2 * 50 + 8 * 10
@@ -184,7 +186,7 @@ def test_stories(make, rng):
     assert move.source == "sum"
     assert [name for _, name in move.passed] == ["multiply", "contract", "transpose"]
     assert [name for _, name in move.stopped] == ["sin"]
-    assert move.reasons == ["not linear in what carries the axis"]
+    assert move.reasons == ("not linear in what carries the axis",)
     assert [make.nodes[number].name for number, _ in move.passed] == [x for _, x in move.passed]
 
 
@@ -197,6 +199,65 @@ def test_stories_of_sums_in_sums(make, bent):
     outside, inside = found.moves
     assert [name for _, name in outside.passed] == ["sum"]
     assert [name for _, name in inside.passed] == ["contract"]
+
+
+# ------------------------------------------------------------------ plans are kept
+
+
+def planned_anew(program):
+    """How many plans were made for it."""
+    before = planned.cache_info().misses
+    plan(program)
+    return planned.cache_info().misses - before
+
+
+def summed_product(make, x, w, zero=False, sign=1):
+    made = make.einsum("rbi,ij->rbj", make.leaf(x), make.leaf(w))
+    if zero:
+        made = make.plus(made, make.zeros(*made.shape), sign)
+    return make.returning(make.sum(make.plus(made, made, sign), 0))
+
+
+def test_programs_of_one_structure_are_planned_once(builder, rng):
+    """Arrays do not count; shapes, dtypes, operations and known zeros do."""
+    planned.cache_clear()
+    x, w = rng.normal(size=(6, 5, 3)), rng.normal(size=(3, 4))
+    first = summed_product(builder(), x, w)
+    again = summed_product(builder(), 2 * x, w + 1)
+    assert first == again
+    assert hash(first) == hash(again)
+    assert planned_anew(first) == 1
+    assert planned_anew(again) == 0
+    assert plan(again) is plan(first)
+    others = [
+        summed_product(builder(), x[:5], w),
+        summed_product(builder(), x, w, sign=-1),
+        summed_product(builder(), x, w, zero=True),
+        summed_product(builder(), x, w, zero=True, sign=-1),
+    ]
+    assert [planned_anew(program) for program in others] == [1] * 4
+    assert planned.cache_info().maxsize is not None
+
+
+def test_a_plan_holds_no_arrays(make, rng):
+    program = summed_product(make, rng.normal(size=(6, 5, 3)), rng.normal(size=(3, 4)))
+    with pytest.raises(AssertionError, match="cannot be evaluated"):
+        program.structure().nodes[0].issue((), (6, 5, 3))
+
+
+def test_what_cannot_be_compared_is_planned_every_time(make, rng):
+    """As a symbolic shape."""
+
+    class Length(int):
+        __hash__ = None
+
+    x = make.leaf(rng.normal(size=(6, 3)))
+    wide = make("input", (), (Length(6), 3), Leaf(), lambda: rng.normal(size=(6, 3)))
+    total = make.sum(make.matmul(make.plus(x, wide), make.leaf(rng.normal(size=(3, 4)))), 0)
+    program = make.returning(total)
+    assert planned_anew(program) == 0
+    assert plan(program) is not plan(program)
+    assert plan(program).matmul_after == plan(program).matmul_before / 6
 
 
 # ------------------------------------------------------------------ random programs
@@ -217,7 +278,7 @@ def grown(builder, steps, seed):
         alike = [y for y in values if y.shape == x.shape]
         y = alike[other % len(alike)]
         if name in ("add", "sub"):
-            made = make.add(x, y, 1 if name == "add" else -1)
+            made = make.plus(x, y, 1 if name == "add" else -1)
         elif name == "mul":
             shape = x.shape[rank - axis :] if other % 2 else (1,) * (rank - 1) + x.shape[-1:]
             made = make.mul(x, y if number % 3 else make.leaf(rng.normal(size=shape)))

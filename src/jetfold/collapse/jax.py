@@ -1,0 +1,382 @@
+"""The pass on jaxprs: how they are read, and how operations are issued anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal  # what jax.make_jaxpr returns
+
+from ..core.axes import Acting, Action, Opaque, Pointwise
+from ..jax import arrays as vocabulary
+from ..jax import table as table  # registers the rules
+from ..jax.interpreter import Operation, rule_of
+from .arrays import Library, aligned
+from .builder import Builder, Traced
+from .labels import Label, Part, lengths
+from .loops import Step
+from .program import Loop, Node, Program, Result, Slot
+
+# ------------------------------------------------------------------ primitives
+
+
+def action(operation: Operation, operands: Sequence[Any]) -> Action:
+    """How a primitive with one result acts on the axes of its operands."""
+    (result,), rule = operation.results, rule_of(operation.primitive)
+    if rule is None:
+        return Opaque()
+    if rule.axes is not None and jnp.issubdtype(result.dtype, jnp.inexact):
+        return rule.axes(operation.params, operands, result)
+    return Pointwise() if rule.entrywise else Opaque()
+
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+"""Their equations become part of the program."""
+
+FREE = ("convert_element_type", "copy")
+
+
+def flops(operation: Operation, kind: Action, operands: Sequence[Any]) -> float:
+    """Of one evaluation; those of sums and products of matrices follow from their kinds."""
+    size, name = prod(operation.results[0].shape), operation.name
+    if name == "conv_general_dilated":
+        kernel = operands[1].shape
+        return 2.0 * size * prod(kernel) / kernel[operation.params["dimension_numbers"].rhs_spec[0]]
+    counts = isinstance(kind, Pointwise) and name not in FREE
+    return float(size) if counts or name in ("cumsum", "fft") else 0.0
+
+
+# ------------------------------------------------------------------ issued anew
+
+
+@dataclass(frozen=True)
+class Issued:
+    """An operation on operands of which some axes may have length one; see `program.Issue`."""
+
+    operation: Operation
+    kind: Action
+
+    def __call__(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
+        """Operands of a pointwise one are broadcast first: primitives take numbers or one shape."""
+        operation, kind = self.operation, self.kind
+        if isinstance(kind, Pointwise):
+            as_they_are = [tuple(shape)]
+            if len(arrays) < 3 and operation.name != "select_n":
+                as_they_are.append(())
+            arrays = [
+                x if jnp.shape(x) in as_they_are else jnp.broadcast_to(x, shape) for x in arrays
+            ]
+        elif isinstance(kind, Acting) and operation.name in RESIZED:
+            params = RESIZED[operation.name](operation.params, kind, shape)
+            return operation.primitive.bind(*arrays, **params)
+        return operation(*arrays)
+
+
+Params = Mapping[str, Any]
+
+
+def _sliced(params: Params, kind: Acting, shape: Sequence[int]) -> dict[str, Any]:
+    """What slice cuts of an axis of length one."""
+    strides = params["strides"] or (1,) * len(shape)
+    start, limit = list(params["start_indices"]), list(params["limit_indices"])
+    for k, n in enumerate(shape):
+        if n == 1 and -(-(limit[k] - start[k]) // strides[k]) != 1:
+            start[k], limit[k] = 0, 1
+    return {**params, "start_indices": tuple(start), "limit_indices": tuple(limit)}
+
+
+def _gathered(params: Params, kind: Acting, shape: Sequence[int]) -> dict[str, Any]:
+    sizes = list(params["slice_sizes"])
+    for out, axis in kind.through[0]:
+        sizes[axis] = shape[out]
+    return {**params, "slice_sizes": tuple(sizes)}
+
+
+def _windowed(params: Params, kind: Acting, shape: Sequence[int]) -> dict[str, Any]:
+    return {**params, "slice_sizes": tuple(shape)}
+
+
+RESIZED = {"slice": _sliced, "gather": _gathered, "dynamic_slice": _windowed}
+"""Primitives whose parameters say the shape of the result: those for another one."""
+
+
+class JaxArrays(Library):
+    """`arrays.Arrays` and `loops.LoopArrays` for JAX."""
+
+    def __init__(self) -> None:
+        super().__init__(vocabulary)
+
+    def times(self, array: Any, factor: float) -> Any:
+        """factor · array."""
+        return array * jnp.asarray(factor, array.dtype)
+
+    def multiplied(
+        self, left: Part, right: Part, out: Sequence[Label], inner: Sequence[Label]
+    ) -> Any:
+        """The inner axes in front, where XLA likes to add."""
+        u, v = (aligned(self, part, [*inner, *out]) for part in (left, right))
+        product = u * v
+        for _ in inner:
+            product = vocabulary.sum_rows(product)
+        return jnp.broadcast_to(product, lengths(out))
+
+    def matrices(
+        self,
+        node: Node | None,
+        left: Part,
+        right: Part,
+        batch: Sequence[Label],
+        inner: Sequence[Label],
+    ) -> Any:
+        """One dot_general, in the program's precision where it is the program's."""
+
+        def places(labels: Sequence[Label]) -> Any:
+            return tuple([part.labels.index(x) for x in labels] for part in (left, right))
+
+        options: dict[str, Any] = {"precision": lax.Precision.HIGHEST}
+        if node is not None:
+            assert isinstance(node.issue, Issued)
+            params = node.issue.operation.params
+            options = {k: params[k] for k in ("precision", "preferred_element_type")}
+        numbers = (places(inner), places(batch))
+        return lax.dot_general(left.array, right.array, numbers, **options)
+
+    def repeat(
+        self,
+        loop: Loop,
+        step: Step,
+        constants: Sequence[Any],
+        carried: Sequence[Any],
+        entries: Sequence[Any],
+        weights: Sequence[Any],
+    ) -> list[Any]:
+        """lax.scan."""
+
+        def body(carry: list[Any], each: list[Any]) -> tuple[list[Any], list[Any]]:
+            made = step(self, [*constants, *carry, *each], weights)
+            return made[: len(carry)], made[len(carry) :]
+
+        options = {"length": loop.length, "reverse": loop.reverse, "unroll": loop.unroll}
+        last, stacked = lax.scan(body, list(carried), list(entries), **options)
+        return [*last, *stacked]
+
+    def choose(
+        self,
+        loop: Loop,
+        index: Any,
+        branches: Sequence[Step],
+        operands: Sequence[Any],
+        weights: Sequence[Any],
+    ) -> list[Any]:
+        """lax.switch."""
+
+        def branch(step: Step) -> Callable[..., list[Any]]:
+            return lambda *operands: step(self, operands, weights)
+
+        return list(lax.switch(index, [branch(step) for step in branches], *operands))
+
+
+# ------------------------------------------------------------------ programs
+
+
+class JaxprBuilder(Builder):
+    """A jaxpr as nodes.
+
+    Args:
+        closed: the jaxpr.
+        arguments: its inputs; None for the body of a loop.
+        same: of the body of a loop, per input the first one that is equal.
+    """
+
+    def __init__(
+        self,
+        closed: ClosedJaxpr,
+        arguments: Sequence[Any] | None,
+        same: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if arguments is None:
+            slots = [self._slot(k, aval) for k, aval in enumerate(closed.in_avals)]
+            inputs = [slots[k] for k in same or range(len(slots))]
+        else:
+            inputs = [self._leaf(x, f"input {k}") for k, x in enumerate(arguments)]
+        self.outputs = self._inline(closed.jaxpr, closed.consts, inputs)
+
+    def _leaf(self, array: Any, name: str) -> Node:
+        if np.ndim(array) == 0 and not isinstance(array, jax.core.Tracer):
+            return self._number(array)
+        shape, dtype = jnp.shape(array), jnp.result_type(array)
+        return self.constant(array, name, shape, dtype, ("leaf", id(array)))
+
+    def _number(self, value: Any) -> Node:
+        value = np.asarray(value, getattr(value, "dtype", None) or jnp.result_type(value))
+        zero = bool(jnp.issubdtype(value.dtype, jnp.inexact) and not np.any(value))
+        key = ("number", str(value.dtype), value.tobytes())
+        return self.constant(value, "number", (), value.dtype, key, zero)
+
+    def _slot(self, position: int, aval: Any) -> Node:
+        """An input of a body."""
+        given = lambda arrays, shape: arrays[0]  # noqa: E731
+        return self.add(f"input {position}", (), aval.shape, aval.dtype, Slot(position), given)
+
+    def _inline(self, jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Node]) -> list[Node]:
+        environment = dict(zip(jaxpr.invars, operands, strict=True))
+        for variable, const in zip(jaxpr.constvars, consts, strict=True):
+            environment[variable] = self._leaf(const, "const")
+
+        def read(atom: Any) -> Node:
+            return self._number(atom.val) if isinstance(atom, Literal) else environment[atom]
+
+        for equation in jaxpr.eqns:
+            inputs = [read(atom) for atom in equation.invars]
+            if equation.primitive.name in CALLS:
+                params = equation.params
+                inner = params.get("jaxpr", params.get("call_jaxpr"))
+                if isinstance(inner, ClosedJaxpr):
+                    results = self._inline(inner.jaxpr, inner.consts, inputs)
+                else:
+                    results = self._inline(inner, (), inputs)
+            else:
+                results = self._equation(equation, inputs)
+            environment.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation: Any, inputs: Sequence[Node]) -> list[Node]:
+        key = _key(equation, inputs)
+        if key is not None and key in self.known:
+            return self.known[key]
+        operation = Operation(equation)
+        loop = _loop(equation, inputs)
+        if loop is not None:
+            results = self._loop(operation, inputs, *loop)
+        elif operation.several or len(operation.results) != 1:
+            whole = self.add(
+                operation.name, inputs, (), None, Opaque(), Issued(operation, Opaque())
+            )
+            results = [
+                self.add(operation.name, (whole,), x.shape, x.dtype, Opaque(), _item(k))
+                for k, x in enumerate(operation.results)
+            ]
+        else:
+            (result,), kind = operation.results, action(operation, inputs)
+            results = [
+                self.add(
+                    operation.name,
+                    inputs,
+                    result.shape,
+                    result.dtype,
+                    kind,
+                    Issued(operation, kind),
+                    flops(operation, kind, inputs),
+                )
+            ]
+        if key is not None:
+            self.known[key] = results
+        return results
+
+    def _loop(
+        self, operation: Operation, inputs: Sequence[Node], loop: Loop, first: Sequence[int]
+    ) -> list[Node]:
+        """A loop and its results, of which equal ones are one."""
+        whole = self.add(operation.name, inputs, (), None, loop, Issued(operation, Opaque()))
+        made: dict[int, Node] = {}
+        for k in dict.fromkeys(first):
+            x = operation.results[k]
+            made[k] = self.add(operation.name, (whole,), x.shape, x.dtype, Result(k), _item(k))
+        return [made[k] for k in first]
+
+
+def _item(position: int) -> Callable[[Sequence[Any], Sequence[int]], Any]:
+    """One result of an operation that has several."""
+    return lambda arrays, shape: arrays[0][position]
+
+
+def _loop(equation: Any, inputs: Sequence[Node]) -> tuple[Loop, list[int]] | None:
+    """The loop of a scan, or the branches of a cond; and per result the first one that is equal.
+
+    Equal inputs are one input of the body: nested jvp carries the same tangent twice. Carries are
+    equal if they start and go on equal.
+    """
+    params, name = equation.params, equation.primitive.name
+    if equation.effects or name not in ("scan", "cond"):
+        return None
+    if name == "cond":
+        same = _first(inputs[1:])
+        made = [JaxprBuilder(closed, None, same) for closed in params["branches"]]
+        results = _first(list(zip(*(branch.outputs for branch in made), strict=True)))
+        return Loop(tuple(branch.program() for branch in made), len(same), 0, None), results
+    constants, carried = params["num_consts"], params["num_carry"]
+    carries = _first(inputs[constants : constants + carried])
+    while True:
+        same = [
+            *_first(inputs[:constants]),
+            *(constants + k for k in carries),
+            *(constants + carried + k for k in _first(inputs[constants + carried :])),
+        ]
+        body = JaxprBuilder(params["jaxpr"], None, same)
+        found = _first(list(zip(carries, body.outputs[:carried], strict=True)))
+        if found == carries:
+            break
+        carries = found
+    stacked = [carried + k for k in _first(body.outputs[carried:])]
+    how = {k: params[k] for k in ("length", "reverse", "unroll")}
+    return Loop((body.program(),), constants, carried, **how), [*carries, *stacked]
+
+
+def _first(items: Sequence[Any]) -> list[int]:
+    """Per item the position of the first one equal to it."""
+    return [next(j for j, other in enumerate(items) if other == item) for item in items]
+
+
+def _key(equation: Any, inputs: Sequence[Node]) -> Any:
+    """What makes two equations equal; None where that cannot be told."""
+    if equation.effects:
+        return None
+    try:
+        params = tuple(sorted((k, v) for k, v in equation.params.items()))
+        key = (equation.primitive, params, tuple(x.number for x in inputs))
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+# ------------------------------------------------------------------ what the pass asks of a half
+
+
+def has_arrays(tree: Any) -> bool:
+    """Whether an array is somewhere in the arguments."""
+    return any(isinstance(x, (jax.Array, np.ndarray)) for x in jax.tree.leaves(tree))
+
+
+def arrays() -> JaxArrays:
+    """What the engine issues operations with."""
+    return JaxArrays()
+
+
+def traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Traced:
+    """A call as a program."""
+    leaves, spec = jax.tree.flatten((args, kwargs))
+    dynamic = [k for k, x in enumerate(leaves) if isinstance(x, (jax.Array, np.ndarray))]
+
+    def flat(*arrays: Any) -> Any:
+        filled = list(leaves)
+        for k, x in zip(dynamic, arrays, strict=True):
+            filled[k] = x
+        args, kwargs = jax.tree.unflatten(spec, filled)
+        return function(*args, **kwargs)
+
+    given = [leaves[k] for k in dynamic]
+    closed, shape = jax.make_jaxpr(flat, return_shape=True)(*given)
+    structure = jax.tree.structure(shape)
+
+    def again(arrays: Sequence[Any]) -> Program:
+        return JaxprBuilder(closed, arrays).program()
+
+    return Traced(again(given), given, lambda out: jax.tree.unflatten(structure, out), again)

@@ -1,0 +1,634 @@
+"""How sums pass through operations, by what an operation does with the axes of its operands.
+
+Of every kind (`core.axes`): along which labels a value varies, and its value or its sum over
+labels; see `engine.varying` and `engine.compute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import singledispatch
+from math import prod
+from typing import Any
+
+from ..core.axes import (
+    Acting,
+    Broadcast,
+    Contracted,
+    Opaque,
+    Permuted,
+    Pointwise,
+    Rearranged,
+    Reshaped,
+    Summed,
+    Zeros,
+)
+from .engine import Engine, Steps, Stop, compute, varying
+from .labels import Axes, Group, Label, Labels, Part, Weight, flat, fresh, lengths, together
+from .program import Kind, Leaf, Loop, Node
+
+NONE: Labels = frozenset()
+
+
+def is_zero(kind: Kind, inputs: Sequence[Node]) -> bool:
+    """Whether an operation on these inputs gives nothing but zeros, whatever their values."""
+    zero = [x.zero for x in inputs]
+    match kind:
+        case Zeros():
+            return True
+        case Pointwise(linear=linear, factors=factors):
+            together = bool(linear) and all(zero[k] for k in linear)
+            return together or any(zero[k] for k in factors)
+        case Contracted():
+            return any(zero)
+        case Permuted() | Broadcast() | Reshaped() | Summed():
+            return zero[0]
+        case Acting(linear=linear, bilinear=bilinear):
+            of = (zero[k] for k in linear)
+            return any(of) if bilinear else all(of)
+    return False
+
+
+def lets_sums_in(node: Node) -> bool:
+    """Whether a sum has somewhere to go beyond rearrangements."""
+    rest, seen = [node], {node.number}
+    while rest:
+        x = rest.pop()
+        match x.kind:
+            case Permuted() | Broadcast() | Reshaped():
+                behind: Sequence[int] = (0,)
+            case Acting(linear=linear):
+                behind = linear
+            case Pointwise(linear=linear, factors=factors):
+                if linear or factors:
+                    return True
+                continue
+            case Leaf() | Opaque() | Zeros() | Loop():
+                continue
+            case _:
+                return True
+        new = {x.inputs[k].number: x.inputs[k] for k in behind if x.inputs[k].number not in seen}
+        seen |= new.keys()
+        rest += new.values()
+    return False
+
+
+# ------------------------------------------------------------------ values
+
+
+def whole(ask: Engine, node: Node, axes: Axes) -> Steps[Part]:
+    """The operation on whole values."""
+    operands = []
+    for x in node.inputs:
+        operands.append((yield ask.dense(x)))
+    array = ask.arrays.issue(node, operands, node.shape)
+    labels = flat(axes)
+    if lengths(labels) != tuple(node.shape):
+        array = ask.arrays.reshape(array, lengths(labels))
+    return Part(array, labels)
+
+
+@varying.register(Leaf | Opaque | Zeros | Loop)
+def _(kind: Any, ask: Engine, node: Node, axes: Axes) -> Labels:
+    return frozenset(flat(axes))
+
+
+@compute.register(Leaf | Opaque | Zeros | Loop)
+def _(
+    kind: Any, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part] | Stop:
+    """A value, in which everything may vary; sums do not pass."""
+    if not summed:
+        return whole(ask, node, axes)
+    inside = isinstance(kind, Leaf)
+    return Stop("an input" if inside else "not linear, or not known to be")
+
+
+# ------------------------------------------------------------------ operands that are summed
+
+
+def summed_operand(
+    ask: Engine, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None]:
+    """An operand of a linear operation, summed; over labels that it lacks it counts repeatedly."""
+    missing = (summed & frozenset(flat(axes))) - frozenset(flat(own))
+    known = frozenset(weight.labels) if weight is not None else NONE
+    given = ask.reduced(weight, missing & known) if weight is not None else None
+    part = yield ask.ask(x, own, summed - missing, given)
+    return None if part is None else ask.times(part, float(prod(lengths(missing - known))))
+
+
+def homogeneous(node: Node, linear: Sequence[int]) -> bool:
+    """Whether a factor of the operands is one of the value: not so if it is real and they are not.
+
+    op(w·x) = w·op(x) holds for numbers w of the dtype that both have.
+    """
+    same = all(node.inputs[k].dtype == node.dtype for k in linear)
+    return same and not (isinstance(node.kind, Pointwise) and node.kind.conjugates)
+
+
+# ------------------------------------------------------------------ pointwise
+
+
+def operand_axes(x: Node, axes: Axes) -> Axes:
+    """The labels of an operand that is broadcast to a result with these."""
+    tail = axes[len(axes) - len(x.shape) :] if x.shape else ()
+    return tuple(group if n != 1 else () for group, n in zip(tail, x.shape, strict=True))
+
+
+@varying.register
+def _(kind: Pointwise, ask: Engine, node: Node, axes: Axes) -> Steps[Labels]:
+    found = NONE
+    for x in node.inputs:
+        found |= yield ask.varying(x, operand_axes(x, axes))
+    return found
+
+
+@compute.register
+def _(
+    kind: Pointwise, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | Stop | None]:
+    if not summed:
+        scaled = yield from _scaled(kind, ask, node, axes)
+        return scaled or (yield from _applied(kind, ask, node, axes, summed, weight))
+    along = []
+    for x in node.inputs:
+        along.append((yield ask.varying(x, operand_axes(x, axes))) & summed)
+    carrying = {k for k, labels in enumerate(along) if labels}
+    if kind.factors and carrying <= {*kind.factors}:
+        return (yield from _product(kind, ask, node, axes, summed, weight, along))
+    if kind.linear and carrying <= {*kind.linear}:
+        if weight is not None and not homogeneous(node, kind.linear):
+            return Stop("its weights do not pass a change of dtype or a conjugation")
+        return (yield from _applied(kind, ask, node, axes, summed, weight))
+    return Stop("not linear in what carries the axis")
+
+
+def _applied(
+    kind: Pointwise, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None]:
+    """The operation on operands of which those in which it is linear are summed."""
+    parts: list[Part | None] = []
+    for k, x in enumerate(node.inputs):
+        own = operand_axes(x, axes)
+        if summed and k in kind.linear:
+            parts.append((yield summed_operand(ask, x, own, axes, summed, weight)))
+        else:
+            parts.append((yield ask.value(x, own)))
+    zero = [k for k, part in enumerate(parts) if part is None]
+    if kind.linear and all(k in zero for k in kind.linear):
+        return None
+    if any(k in zero for k in kind.factors):
+        return None
+    if kind.sign and len(zero) == 1:  # u ± 0, or 0 ± v
+        (k,) = {0, 1} - {*zero}
+        return ask.times(_known(parts[k]), -1.0 if k == 1 and kind.sign < 0 else 1.0)
+    labels = together(part for part in parts if part is not None)
+    arrays = [
+        ask.arrays.full([1] * len(labels), 0.0, x) if part is None else ask.aligned(part, labels)
+        for part, x in zip(parts, node.inputs, strict=True)
+    ]
+    return Part(ask.arrays.issue(node, arrays, lengths(labels)), labels)
+
+
+def _product(
+    kind: Pointwise,
+    ask: Engine,
+    node: Node,
+    axes: Axes,
+    summed: Labels,
+    weight: Weight,
+    along: Sequence[Labels],
+) -> Steps[Part | Stop | None]:
+    k, other = kind.factors
+    own = {j: operand_axes(node.inputs[j], axes) for j in kind.factors}
+    for j, rest in ((k, other), (other, k)):
+        smaller = along[j] < along[rest] or not lets_sums_in(node.inputs[j])
+        if along[j] and smaller and (yield ask.varying(node.inputs[j], own[j])) <= summed:
+            # A factor of weights.
+            vector = yield ask.value(node.inputs[j], own[j])
+            if vector is None:
+                return None
+            x = node.inputs[rest]
+            if weight is not None and not {*weight.labels} & {*vector.labels}:
+                # Weights along both would pass less than those along the others.
+                kept = summed & frozenset(vector.labels)
+                part = yield summed_operand(ask, x, own[rest], axes, summed - kept, weight)
+                return None if part is None else ask.product(part, vector, kept)
+            weights = vector if weight is None else ask.product(vector, weight)
+            return (yield summed_operand(ask, x, own[rest], axes, summed, weights))
+    both = along[k] & along[other]
+    alone = {j: along[j] - both for j in kind.factors}
+    given: dict[int, Weight] = {k: None, other: None}
+    last: Weight = None
+    if weight is not None:
+        needs = frozenset(weight.labels)
+        if needs <= both:
+            last = weight
+        else:
+            fits = [j for j in kind.factors if needs <= alone[j]]
+            if not fits:
+                return Stop("its weights vary along axes of both factors")
+            given[fits[0]] = weight
+    operands = [(node.inputs[j], own[j], alone[j], given[j]) for j in kind.factors]
+    if both:
+        return (yield from _contraction(ask, operands, both, last))
+    parts = []
+    for operand in operands:
+        parts.append((yield ask.ask(*operand)))
+    if any(part is None for part in parts):
+        return None
+    labels = together(parts)
+    arrays = [ask.aligned(part, labels) for part in parts]
+    ordered = arrays if k < other else arrays[::-1]
+    return Part(ask.arrays.issue(node, ordered, lengths(labels)), labels)
+
+
+# ------------------------------------------------------------------ factors that stay outside
+
+
+def _contraction(
+    ask: Engine, operands: Sequence[tuple[Node, Axes, Labels, Weight]], both: Labels, last: Weight
+) -> Steps[Part | None]:
+    """Σ a·b over labels along which both vary: factors that lack the labels may stay outside."""
+    if not ask.choice.factored:
+        return (yield from ask.summed_product(operands, both, last))
+    parted: dict[Labels, list[tuple[Node, Axes, Scale]]] = {}
+    for inner in [both, *(frozenset([label]) for label in both if len(both) > 1)]:
+        parted[inner] = []
+        for x, own, over, _ in operands:  # a factor along what x alone is summed over stays inside
+            parted[inner].append((yield carrier(ask, x, own, inner | over)))
+    partly = any(over for _, _, over, _ in operands)
+
+    def square(inner: Labels) -> bool:
+        (a, axes_a, _), (b, axes_b, _) = parted[inner]
+        return a is b and axes_a == axes_b and not partly
+
+    inner = next(filter(square, parted), both)
+    made = [
+        (base, own, over, given)
+        for (base, own, _), (_, _, over, given) in zip(parted[inner], operands, strict=True)
+    ]
+    made.sort(key=lambda operand: operand[0].number)
+    # Σ last · scales · (Σ a·b), the inner sum over labels that the scales lack.
+    within = last if last is not None and frozenset(last.labels) <= inner else None
+    part = yield from ask.summed_product(made, inner, within)
+    if part is None:
+        return None
+    for _, _, scale in parted[inner]:
+        if scale is not None:
+            part = ask.product(part, (yield scale()))
+    if last is not None and within is None:
+        return ask.product(part, last, both - inner)
+    return ask.reduced(part, both - inner)
+
+
+def _scaled(kind: Pointwise, ask: Engine, node: Node, axes: Axes) -> Steps[Part | None]:
+    """A product by factors that lack labels of the other one: the factors are multiplied first."""
+    if not ask.choice.factored or not kind.factors:
+        return None
+    u = yield ask.varying(node.inputs[0], operand_axes(node.inputs[0], axes))
+    v = yield ask.varying(node.inputs[1], operand_axes(node.inputs[1], axes))
+    if u <= v:
+        u, v = v, u
+    if not v < u:
+        return None
+    base, own, scale = yield carrier(ask, node, axes, u - v)
+    if base is node or scale is None:
+        return None
+    part = yield ask.value(base, own)
+    return None if part is None else ask.product(part, (yield scale()))
+
+
+Scale = Callable[[], Steps[Part]] | None
+"""How to make a factor; None is one."""
+
+
+def carrier(ask: Engine, x: Node, axes: Axes, summed: Labels) -> Steps[tuple[Node, Axes, Scale]]:
+    """x as base · scale, where only the base varies along the labels."""
+    key = (x.number, axes, summed)
+    if key not in ask.carriers:
+        ask.carriers[key] = yield from _carrier(ask, x, axes, summed)
+    return ask.carriers[key]
+
+
+def _carrier(ask: Engine, x: Node, axes: Axes, summed: Labels) -> Steps[tuple[Node, Axes, Scale]]:
+    if isinstance(x.kind, Rearranged):
+        inside = rearranged(x.kind, x.inputs[0].shape, axes)
+        if inside is not None:
+            return (yield carrier(ask, x.inputs[0], inside, summed))
+    if not isinstance(x.kind, Pointwise) or not x.kind.arithmetic:
+        return x, axes, None
+    found = {}
+    for k, y in enumerate(x.inputs):
+        own = operand_axes(y, axes)
+        if (yield ask.varying(y, own)) & summed:
+            found[k] = yield carrier(ask, y, own, summed)
+    if x.kind.sign:
+        if len(found) != 2:
+            return x, axes, None
+        (a, axes_a, _), (b, axes_b, _) = found.values()
+        if a is not b or axes_a != axes_b:
+            return x, axes, None
+    elif len(found) != 1 or next(iter(found)) not in (x.kind.linear or x.kind.factors):
+        return x, axes, None
+    base, own, _ = next(iter(found.values()))
+    scales = {k: scale for k, (_, _, scale) in found.items()}
+    return base, own, _once(lambda: _scale(ask, x, axes, scales))
+
+
+def _scale(ask: Engine, x: Node, axes: Axes, scales: Mapping[int, Scale]) -> Steps[Part]:
+    """The operation on the scales of some operands and the values of the others."""
+    assert isinstance(x.kind, Pointwise)
+    if x.kind.factors and not any(scales.values()):
+        (y,) = (y for k, y in enumerate(x.inputs) if k not in scales)
+        return _known((yield ask.value(y, operand_axes(y, axes))))
+    parts: list[Part] = []
+    for k, y in enumerate(x.inputs):
+        scale, alone = scales.get(k), 1.0 if k in scales else 0.0
+        if k not in scales:
+            part = yield ask.value(y, operand_axes(y, axes))
+        else:
+            part = (yield scale()) if scale is not None else None
+        parts.append(part or Part(ask.arrays.full((), alone, y), ()))
+    labels = together(parts)
+    arrays = [ask.aligned(part, labels) for part in parts]
+    return Part(ask.arrays.issue(x, arrays, lengths(labels)), labels)
+
+
+def _once(make: Callable[[], Steps[Part]]) -> Callable[[], Steps[Part]]:
+    """The same, made when it is first wanted."""
+    made: list[Part] = []
+
+    def wanted() -> Steps[Part]:
+        if not made:
+            made.append((yield make()))
+        return made[0]
+
+    return wanted
+
+
+def _known(part: Part | None) -> Part:
+    """The value of a node that is not zero."""
+    assert part is not None
+    return part
+
+
+# ------------------------------------------------------------------ rearranged
+
+
+@singledispatch
+def rearranged(kind: Any, shape: Sequence[int], axes: Axes) -> Axes | None:
+    """The labels of an operand of this shape, from those of the result; None if they do not fit."""
+    raise NotImplementedError(kind)
+
+
+@rearranged.register
+def _(kind: Permuted, shape: Sequence[int], axes: Axes) -> Axes:
+    own = dict(zip(kind.order, axes, strict=True))
+    return tuple(own[k] for k in range(len(axes)))
+
+
+@rearranged.register
+def _(kind: Broadcast, shape: Sequence[int], axes: Axes) -> Axes:
+    return tuple(axes[k] if n != 1 else () for k, n in zip(kind.dims, shape, strict=True))
+
+
+@rearranged.register
+def _(kind: Reshaped, shape: Sequence[int], axes: Axes) -> Axes | None:
+    """The labels of all axes in a row, grouped anew; labels that cross a border do not fit."""
+    rest = flat(axes)
+    own: list[Group] = []
+    for n in shape:
+        group: list[Label] = []
+        while prod(lengths(group)) < n:
+            if not rest:
+                return None
+            group.append(rest.pop(0))
+        if prod(lengths(group)) != n:
+            return None
+        own.append(tuple(group))
+    return None if rest else tuple(own)
+
+
+@varying.register(Rearranged)
+def _(kind: Rearranged, ask: Engine, node: Node, axes: Axes) -> Steps[Labels] | Labels:
+    own = rearranged(kind, node.inputs[0].shape, axes)
+    return frozenset(flat(axes)) if own is None else ask.varying(node.inputs[0], own)
+
+
+@compute.register(Rearranged)
+def _(
+    kind: Rearranged, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None] | Stop:
+    own = rearranged(kind, node.inputs[0].shape, axes)
+    if own is not None:
+        return ask.ask(node.inputs[0], own, summed, weight)
+    return (
+        Stop("the axis is merged with another across the sum") if summed else whole(ask, node, axes)
+    )
+
+
+# ------------------------------------------------------------------ sums of the program
+
+
+def summed_axes(kind: Summed, shape: Sequence[int], axes: Axes) -> tuple[Axes, Labels]:
+    """The labels of the operand, and those of them that are summed over."""
+    rest = list(axes)
+    own: list[Group] = []
+    new: list[Label] = []
+    for k, n in enumerate(shape):
+        if k not in kind.axes:
+            own.append(rest.pop(0))
+            continue
+        if kind.keepdims:
+            rest.pop(0)
+        own += fresh([n])
+        new += own[-1]
+    return tuple(own), frozenset(new)
+
+
+@varying.register
+def _(kind: Summed, ask: Engine, node: Node, axes: Axes) -> Steps[Labels]:
+    own, new = summed_axes(kind, node.inputs[0].shape, axes)
+    return (yield ask.varying(node.inputs[0], own)) - new
+
+
+@compute.register
+def _(
+    kind: Summed, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None]:
+    own, new = summed_axes(kind, node.inputs[0].shape, axes)
+    ask.begin(node)
+    part = yield ask.ask(node.inputs[0], own, summed | new, weight)
+    ask.end()
+    return part
+
+
+# ------------------------------------------------------------------ contractions
+
+
+def contracted_axes(kind: Contracted, node: Node, axes: Axes) -> tuple[Axes, Axes, Labels]:
+    """The labels of both operands, and those that are summed over."""
+    names: dict[str, Group] = dict(zip(kind.out, axes, strict=True))
+    inner: list[Label] = []
+    sides: list[Axes] = []
+    for side, x in zip((kind.left, kind.right), node.inputs, strict=True):
+        for name, n in zip(side, x.shape, strict=True):
+            if name not in names:
+                (names[name],) = fresh([n])
+                inner += names[name]
+        own = zip(side, x.shape, strict=True)
+        sides.append(tuple(names[name] if n != 1 else () for name, n in own))
+    return sides[0], sides[1], frozenset(inner)
+
+
+@varying.register
+def _(kind: Contracted, ask: Engine, node: Node, axes: Axes) -> Steps[Labels]:
+    left, right, inner = contracted_axes(kind, node, axes)
+    a, b = node.inputs
+    return ((yield ask.varying(a, left)) | (yield ask.varying(b, right))) - inner
+
+
+@compute.register
+def _(
+    kind: Contracted, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | Stop | None]:
+    left, right, inner = contracted_axes(kind, node, axes)
+    a, b = node.inputs
+    of_a, of_b = (yield ask.varying(a, left)), (yield ask.varying(b, right))
+    alike = a.dtype == b.dtype == node.dtype
+    if summed and not alike:
+        return Stop("it changes the dtype, and the sum would be taken in the other one")
+    # Σ_k w_k b_k with w a vector: a sum like others, with weights.
+    for x, own, along, y, other in ((a, left, of_a, b, right), (b, right, of_b, a, left)):
+        if along and along <= inner and weight is None and alike and lets_sums_in(y):
+            vector = yield ask.value(x, own)
+            if vector is None:
+                return None
+            if not summed:
+                ask.begin(node)
+            part = yield summed_operand(ask, y, other, (*other, *own), inner | summed, vector)
+            if not summed:
+                ask.end()
+            return part
+    both = of_a & of_b & summed
+    alone_a, alone_b = (of_a - of_b) & summed, (of_b - of_a) & summed
+    # An inner label along which only one operand varies is a sum over that operand.
+    lone_a, lone_b = (of_a - of_b) & inner, (of_b - of_a) & inner
+    given_a = given_b = last = None
+    if weight is not None:
+        needs = frozenset(weight.labels)
+        if needs <= alone_a:
+            given_a = weight
+        elif needs <= alone_b:
+            given_b = weight
+        elif needs <= both:
+            last = weight
+        else:
+            return Stop("its weights vary along axes of both operands")
+    if alike:
+        u = yield ask.ask(a, left, alone_a | lone_a, given_a)
+        v = yield ask.ask(b, right, alone_b | lone_b, given_b)
+        # An inner label that neither varies along counts its length.
+        idle = inner - of_a - of_b
+    else:  # no sum but the product's own is as exact
+        u = _repeated(ask, (yield ask.value(a, left)), left, inner)
+        v = _repeated(ask, (yield ask.value(b, right)), right, inner)
+        idle = NONE
+    if u is None or v is None:
+        return None
+    if last is not None:
+        u = ask.product(u, last)
+    # In the order in which a matrix product gives them: shared, of the left, of the right.
+    kept = {x for x in flat(axes) if x not in summed}
+    common = [x for x in u.labels if x in v.labels]
+    out = list(dict.fromkeys(x for x in (*common, *u.labels, *v.labels) if x in kept))
+    return ask.times(Part(ask.arrays.contract(node, u, v, out), out), float(prod(lengths(idle))))
+
+
+def _repeated(ask: Engine, part: Part | None, axes: Axes, inner: Labels) -> Part | None:
+    """A value with all the inner labels, also those that it does not vary along."""
+    if part is None or inner & frozenset(flat(axes)) <= frozenset(part.labels):
+        return part
+    labels = [x for x in flat(axes) if x in part.labels or x in inner]
+    return Part(ask.arrays.broadcast_to(ask.aligned(part, labels), lengths(labels)), labels)
+
+
+# ------------------------------------------------------------------ acting along some axes
+#
+# The other axes pass. One that is summed over, or that the value does not vary along, has length
+# one in what is issued.
+
+
+def acting_axes(kind: Acting, node: Node, axes: Axes, k: int) -> Axes:
+    """The labels of the k-th linear operand: those of its batch axes, and fresh ones."""
+    shape = node.inputs[kind.linear[k]].shape
+    own = list(fresh(shape))
+    for axis, theirs in kind.through[k]:
+        own[theirs] = axes[axis] if shape[theirs] != 1 else ()
+    return tuple(own)
+
+
+@varying.register
+def _(kind: Acting, ask: Engine, node: Node, axes: Axes) -> Steps[Labels]:
+    found = frozenset(x for k in kind.acts for x in axes[k])
+    for k, place in enumerate(kind.linear):
+        found |= yield ask.varying(node.inputs[place], acting_axes(kind, node, axes, k))
+    return found & frozenset(flat(axes))
+
+
+@compute.register
+def _(
+    kind: Acting, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | Stop | None]:
+    gone = summed | (frozenset(flat(axes)) - (yield ask.varying(node, axes)))
+    if not gone:
+        return (yield from whole(ask, node, axes))
+    if summed & {x for k in kind.acts for x in axes[k]}:
+        return Stop("it acts along the axis")
+    owns = {place: acting_axes(kind, node, axes, k) for k, place in enumerate(kind.linear)}
+    needs = frozenset(weight.labels) if weight is not None else NONE
+    if kind.bilinear and not any(needs <= frozenset(flat(own)) for own in owns.values()):
+        return Stop("its weights vary along axes of both operands")
+    if weight is not None and not homogeneous(node, kind.linear):
+        return Stop("its weights do not pass a change of dtype")
+    larger = sum(prod(node.inputs[k].shape) for k in kind.linear) > prod(node.shape)
+    if summed and larger and not node.flops and not lets_sums_in(node):
+        return Stop("it leaves out what the sum would have to add")
+    arrays = []
+    for k, x in enumerate(node.inputs):
+        if k not in owns:
+            arrays.append((yield ask.dense(x)))
+            continue
+        if kind.bilinear:
+            theirs = summed & frozenset(flat(owns[k]))
+            part = yield ask.ask(x, owns[k], theirs, weight if needs <= theirs else None)
+        else:
+            part = yield summed_operand(ask, x, owns[k], axes, summed, weight)
+        arrays.append(_shortened(ask, x, part, owns[k], gone))
+    if is_zero(kind, node.inputs):
+        return None
+    array = ask.arrays.issue(node, arrays, _without(axes, node.shape, gone))
+    kept = [x for x in flat(axes) if x not in gone]
+    return Part(ask.arrays.reshape(array, lengths(kept)), kept)
+
+
+def _shortened(ask: Engine, x: Node, part: Part | None, axes: Axes, gone: Labels) -> Any:
+    """An operand with axes of length one where the labels are gone."""
+    shape = _without(axes, x.shape, gone)
+    if part is None:
+        return ask.arrays.full(shape, 0.0, x)
+    labels = [label for label in flat(axes) if label not in gone]
+    array = ask.aligned(part, labels)
+    if any(label not in part.labels for label in labels):
+        array = ask.arrays.broadcast_to(array, lengths(labels))
+    return ask.arrays.reshape(array, shape)
+
+
+def _without(axes: Axes, shape: Sequence[int], gone: Labels) -> list[int]:
+    """The shape when only the other labels are left of each axis."""
+    return [
+        prod(x.length for x in group if x not in gone) if group else n
+        for group, n in zip(axes, shape, strict=True)
+    ]

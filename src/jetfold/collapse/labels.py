@@ -1,0 +1,78 @@
+"""Labels of axes, as in einsum: an axis is a group of labels, a merged axis has several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Array = Any
+
+
+class Label:
+    """An index that runs along (a factor of) an axis."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+
+Group = tuple[Label, ...]
+Axes = tuple[Group, ...]
+"""Per axis its labels, the slowest first; none for an axis of length one."""
+
+Labels = frozenset[Label]
+
+
+class Part:
+    """An array with one axis per label, in this order; it does not vary along any other."""
+
+    __slots__ = ("array", "labels")
+
+    def __init__(self, array: Array, labels: Sequence[Label]) -> None:
+        self.array = array
+        self.labels = tuple(labels)
+
+
+Weight = Part | None
+"""Factors along summed labels; None is one."""
+
+
+def flat(axes: Axes) -> list[Label]:
+    """All labels, in order."""
+    return [label for group in axes for label in group]
+
+
+def lengths(labels: Iterable[Label]) -> tuple[int, ...]:
+    """Their lengths."""
+    return tuple(label.length for label in labels)
+
+
+def fresh(shape: Iterable[int]) -> Axes:
+    """New labels, one per axis."""
+    return tuple((Label(n),) if n != 1 else () for n in shape)
+
+
+def together(parts: Iterable[Part]) -> list[Label]:
+    """The labels of several parts; each part's stay in their order where they agree on one.
+
+    A label that comes in by broadcasting then stays in front of those that both have: memory
+    is still read along the last axis.
+    """
+    found: list[Label] = []
+    for part in sorted(parts, key=lambda part: -len(part.labels)):
+        found = _merged(found, part.labels)
+    return found
+
+
+def _merged(first: Sequence[Label], second: Sequence[Label]) -> list[Label]:
+    """Both sequences in one, the first one's order kept and the second one's where it fits."""
+    found: list[Label] = []
+    waiting = list(second)
+    for label in first:
+        if label in waiting:
+            at = waiting.index(label)
+            found += [x for x in waiting[:at] if x not in first]
+            waiting = waiting[at + 1 :]
+        found.append(label)
+    return found + [x for x in waiting if x not in first]
