@@ -584,7 +584,7 @@ x.type(); x.shape; x.dtype; x.device; x.layout; x.ndim; len(x); x.T.shape; x.mT.
 x.itemsize; x.is_cuda; x.is_cpu; x.is_mps; x.is_meta; x.is_sparse; x.is_nested; x.is_quantized
 x.is_mkldnn; x.is_sparse_csr; x.is_xla; x.is_xpu; x.requires_grad; x.grad_fn; x.data
 x.detach(); torch.detach(x); x.detach()[0].tolist(); x[0, 0].detach().item(); bool(x[0, 1])
-complex(x[0, 0]); c[0, 0] in x; 7.0 in x; f"{x[0, 0]:.3f}"; x.to(torch.int64); x.type(torch.long)
+complex(x[0, 0].detach()); c[0, 0] in x; 7.0 in x; f"{x[0, 0]:.3f}"; x.to(torch.int64); x.type(torch.long)
 x.max(1)[1]; x.topk(2).indices; x.floor().detach()
 x.sign().detach(); x.detach().numpy().sum()
 """
