@@ -39,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common.check(error < 1e-9, f"exact biharmonic, relative error {error:.0e}")
 
     def estimate(distribution, samples):
-        return jf.biharmonic(
-            u, batch_dims=1, samples=samples, distribution=distribution, per_point=True
-        )
+        randomized = jf.randomize(jf.biharmonic, samples, distribution, per_point=True)
+        return randomized(u, batch_dims=1)
 
     errors = common.study(
         framework, estimate, given, known, ["gaussian", "orthogonal"], options.sizes, options.draws

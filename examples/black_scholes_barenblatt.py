@@ -47,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def sigma(x):
         return VOLATILITY * x[..., None] * xp.eye(n, dtype=x.dtype)
 
-    def second_order(u, **options):
-        """Tr(σσᵀ∇²u), exact or randomized."""
-        return jf.weighted_laplacian(u, sigma, argnums=1, batch_dims=1, **options)
+    second_order = jf.weighted_laplacian(sigma=sigma)  # Tr(σσᵀ∇²)
+    in_x = {"argnums": 1, "batch_dims": 1}
 
     def residual(u, second, t, x):
         """u_t + r x·∇u is the derivative of u along (1, r x)."""
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = partial(solution, xp)
 
     def of_solution(t, x):
-        return residual(known, second_order(known)(t, x), t, x)
+        return residual(known, second_order(known, **in_x)(t, x), t, x)
 
     left = framework.numpy(framework.compiled(of_solution)(t, x))
     error = np.linalg.norm(left) / np.linalg.norm(framework.numpy(known(t, x)))
@@ -72,10 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return (x**2).sum(-1) * (1 + (END - t) * common.network(xp, parameters, inputs))
 
     def estimate(distribution, samples):
-        return second_order(u, samples=samples, distribution=distribution, per_point=True)
+        return jf.randomize(second_order, samples, distribution, per_point=True)(u, **in_x)
 
     start = common.parameters(framework, rng, [n + 1, options.width, options.width, 1])
-    exact = framework.numpy(framework.compiled(second_order(u))(t, x, start))
+    exact = framework.numpy(framework.compiled(second_order(u, **in_x))(t, x, start))
     errors = common.study(
         framework, estimate, (t, x, start), exact, ["rademacher", "gaussian", "orthogonal"],
         options.sizes, options.draws,
@@ -86,11 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Training on the residual from random directions, drawn anew for every step and point. Its
     # square is too large by the variance of the estimate, which vanishes for the solution: there
     # σᵀ∇²uσ is diagonal, and Rademacher directions are exact.
+    randomized = jf.randomize(second_order, TRAINED_WITH, per_point=True)
+
     def loss(parameters, t, x, rng):
         def f(t, x):
             return u(t, x, parameters)
 
-        second = second_order(f, samples=TRAINED_WITH, per_point=True)(t, x, rng=rng)
+        second = randomized(f, **in_x)(t, x, rng=rng)
         return ((residual(f, second, t, x) / n) ** 2).mean()
 
     def batches():

@@ -77,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return laplacian(x, parameters, **rng) + xp.sin(u(x, parameters)) - g
 
     def estimate(distribution, samples):
-        laplacian = jf.laplacian(
-            u, batch_dims=1, samples=samples, distribution=distribution, per_point=True
-        )
-        return partial(residual, laplacian)
+        randomized = jf.randomize(jf.laplacian, samples, distribution, per_point=True)
+        return partial(residual, randomized(u, batch_dims=1))
 
     start = common.parameters(framework, rng, [n, options.width, options.width, 1])
     chunked = partial(residual, jf.laplacian(u, batch_dims=1, chunk_size=CHUNK))

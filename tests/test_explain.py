@@ -171,7 +171,7 @@ def test_rich_is_used_only_to_print(monkeypatch):
     [
         ((jf.laplacian,), ValueError, "explain(laplacian, coordinates=3)"),
         ((jf.biharmonic, 0), ValueError, "positive integer, got 0"),
-        ((jf.weighted_laplacian,), TypeError, "explain(laplacian, coordinates=R)"),
+        ((jf.weighted_laplacian(sigma=torch.eye(3)),), TypeError, "coordinates=R"),
         ((t, 3), ValueError, "acts on 4 coordinates, got coordinates=3"),
         ((t(torch.sin),), TypeError, "the operator itself, not operator(f)"),
         (("t + x",), TypeError, "takes an Operator made with partials(n)"),

@@ -4,11 +4,24 @@ See `laplacian`, `partials` and `derivatives`; `explain` shows what an operator 
 """
 
 from .collapse import collapse
+from .derivatives import derivatives
 from .explain import check, explain
-from .named import biharmonic, laplacian, weighted_laplacian
-from .operators import Operator, derivatives, jet, partials
+from .named import (
+    biharmonic,
+    curl,
+    divergence,
+    gradient,
+    hessian,
+    jacobian,
+    laplacian,
+    value,
+    weighted_laplacian,
+)
+from .operators import Operator, partials
 from .randomized import randomize
 from .rules import register_rule
+from .taylor import jet
+from .transform import Transform
 from .warn import JetfoldWarning, strict
 
 __version__ = "0.1.0"
@@ -16,16 +29,23 @@ __version__ = "0.1.0"
 __all__ = [
     "JetfoldWarning",
     "Operator",
+    "Transform",
     "biharmonic",
     "check",
     "collapse",
+    "curl",
     "derivatives",
+    "divergence",
     "explain",
+    "gradient",
+    "hessian",
+    "jacobian",
     "jet",
     "laplacian",
     "partials",
     "randomize",
     "register_rule",
     "strict",
+    "value",
     "weighted_laplacian",
 ]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+
+from .frontend import Frontend
 
 
-def frontend_of(array: Any) -> Any:
+def frontend_of(array: object) -> Frontend:
     """The frontend module for an array.
 
     Raises:
         TypeError: the argument is no array of a supported framework.
     """
     if "torch" in sys.modules:
-        from . import torch as of_torch
+        from .torch import frontend as of_torch
 
         if of_torch.is_array(array):
             return of_torch
     if "jax" in sys.modules:
-        from . import jax as of_jax
+        from .jax import frontend as of_jax
 
         if of_jax.is_array(array):
             return of_jax

@@ -65,8 +65,8 @@ class Frontend(Protocol):
         """The value and the blocks of a result; no blocks, (), where it does not depend on jets
         of this level."""
 
-    def settled(self, total: Array, value: Array) -> Array:
-        """A read-out in the shape of the value, as an array of its own."""
+    def settled(self, x: Array) -> Array:
+        """An array that was broadcast, as one that may be written to."""
 
     # ---- structures of arrays
 

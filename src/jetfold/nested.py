@@ -9,11 +9,16 @@ of derivatives. Functions with more than one output per point use forward-over-f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
+from .core import plans
+from .core.arrays import Array
 from .core.directions import diagonalise
 from .core.polynomial import Monomial, Number, Polynomial, quadratic_root
+from .core.symbols import Symbols, Variables, Wanted
+from .frontend import Frontend
 
 Function = Callable[[Any], Any]
 """From the flattened point (*batch, n) to the outputs of f."""
@@ -38,6 +43,64 @@ class Recipe:
         self.chains: list[tuple[float, list[Stage]]] = []
         for degree in range(symbol.degree + 1):
             self.chains.extend(_chains(symbol.part(degree)))
+
+
+class Entries:
+    """Single derivatives of one order, one or two, stacked: ∂_i, or ∂_i ∂_j.
+
+    Attributes:
+        variables: per derivative the variables.
+    """
+
+    def __init__(self, symbols: Sequence[Polynomial]) -> None:
+        self.variables = [next(iter(symbol.terms)) for symbol in symbols]
+        for symbol, monomial in zip(symbols, self.variables, strict=True):
+            assert symbol.terms == {monomial: 1}
+            assert 1 <= len(monomial) == len(self.variables[0]) <= 2
+
+
+class Recipes:
+    """How each wanted symbol, or stack of symbols, is evaluated."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self.of: tuple[Any, ...] = tuple(
+            Recipe(one)
+            if isinstance(one, Polynomial)
+            else Entries(one)
+            if all(one)
+            else [Recipe(symbol) for symbol in one]
+            for one in wanted
+        )
+
+
+def recipes(symbols: Symbols, variables: Variables) -> Recipes:
+    """Of the symbols in so many variables; called by `frontend.static`, as those below."""
+    return _recipes(symbols, variables)
+
+
+def low_recipes(symbols: Symbols, variables: Variables) -> Recipes:
+    """Of what is not cut into pieces."""
+    return _low_recipes(symbols, variables)
+
+
+def power_recipes(power: int, sign: int, count: int) -> Recipes:
+    """Of Σ_r ±ζ_r^power in that many directions."""
+    return _power_recipes(power, sign, count)
+
+
+@lru_cache(maxsize=256)
+def _recipes(symbols: Symbols, variables: Variables) -> Recipes:
+    return Recipes(symbols.at(variables))
+
+
+@lru_cache(maxsize=256)
+def _low_recipes(symbols: Symbols, variables: Variables) -> Recipes:
+    return Recipes(plans.parts(symbols, variables).low)
+
+
+@lru_cache(maxsize=256)
+def _power_recipes(power: int, sign: int, count: int) -> Recipes:
+    return Recipes((plans.sum_of_powers(power, sign, count),))
 
 
 def _chains(part: Polynomial) -> list[tuple[float, list[Stage]]]:
@@ -77,22 +140,22 @@ def _curvature(form: Polynomial) -> Stage:
 
 
 def evaluate(
-    frontend: Any,
-    recipes: Sequence[Recipe],
+    frontend: Frontend,
+    recipes: Recipes,
     function: Callable[..., Any],
-    points: tuple[Any, ...],
+    points: tuple[Array, ...],
     counts: Sequence[int],
-    vectors: Any,
+    vectors: Array | None,
     batch_dims: int,
 ) -> list[Any]:
-    """Every symbol applied to the function, each by nested differentiation."""
+    """Every wanted symbol applied to the function, each by nested differentiation."""
     shapes = [tuple(point.shape) for point in points]
     batch = shapes[0][:batch_dims]
-    flat = frontend.concatenate(
-        [point.reshape((*batch, n)) for point, n in zip(points, counts, strict=True)]
+    flat = frontend.xp.concat(
+        [point.reshape((*batch, n)) for point, n in zip(points, counts, strict=True)], -1
     )
 
-    def of_flat(z: Any) -> Any:
+    def of_flat(z: Array) -> Any:
         start, parts = 0, []
         for shape, count in zip(shapes, counts, strict=True):
             parts.append(z[..., start : start + count].reshape(shape))
@@ -100,16 +163,47 @@ def evaluate(
         return frontend.map_outputs(lambda leaf: leaf, function(*parts))
 
     if vectors is None:
-        vectors = frontend.identity(sum(counts), flat)
+        vectors = frontend.xp.eye(sum(counts), flat)
     vectors = vectors.reshape(
         (vectors.shape[0], *(tuple(vectors.shape[1:-1]) or (1,) * batch_dims), vectors.shape[-1])
     )
     scalar = frontend.is_scalar(of_flat, flat, prod(batch))
-    return [_sum_of_chains(frontend, recipe, of_flat, flat, vectors, scalar) for recipe in recipes]
+
+    def one(recipe: Any) -> Any:
+        if isinstance(recipe, Recipe):
+            return _sum_of_chains(frontend, recipe, of_flat, flat, vectors, scalar)
+        if isinstance(recipe, Entries):
+            return _entries(frontend, recipe, of_flat, flat, vectors)
+        rows = [_sum_of_chains(frontend, r, of_flat, flat, vectors, scalar) for r in recipe]
+        return frontend.map_outputs(lambda *x: frontend.xp.stack(x), *rows)
+
+    return [one(recipe) for recipe in recipes.of]
+
+
+def _entries(
+    frontend: Frontend, entries: Entries, function: Function, point: Array, vectors: Array
+) -> Any:
+    """Single derivatives, mapped over their directions."""
+    xp = frontend.xp
+    first = xp.take(vectors, [monomial[0] for monomial in entries.variables])
+    if len(entries.variables[0]) == 1:
+        return frontend.vmap(lambda v: frontend.jvp(function, point, v), first)
+    second = xp.take(vectors, [monomial[1] for monomial in entries.variables])
+
+    def mixed(pair: Array) -> Any:
+        return frontend.jvp(lambda z: frontend.jvp(function, z, pair[0]), point, pair[1])
+
+    both = xp.moveaxis(xp.stack([first, second]), 0, 1)
+    return frontend.vmap(mixed, both)
 
 
 def _sum_of_chains(
-    frontend: Any, recipe: Recipe, function: Function, point: Any, vectors: Any, scalar: bool
+    frontend: Frontend,
+    recipe: Recipe,
+    function: Function,
+    point: Array,
+    vectors: Array,
+    scalar: bool,
 ) -> Any:
     total = None
     for factor, stages in recipe.chains:
@@ -119,32 +213,47 @@ def _sum_of_chains(
         result = chain(point)
         if factor != 1:
             result = frontend.map_outputs(lambda leaf, factor=factor: leaf * factor, result)
-        total = result if total is None else frontend.map_two(lambda a, b: a + b, total, result)
+        total = result if total is None else frontend.map_outputs(_plus, total, result)
     if total is None:
         return frontend.map_outputs(lambda leaf: leaf * 0, function(point))
     return total
 
 
-def _apply(frontend: Any, stage: Stage, function: Function, vectors: Any, scalar: bool) -> Function:
+def _plus(a: Array, b: Array) -> Array:
+    return a + b
+
+
+def _apply(
+    frontend: Frontend, stage: Stage, function: Function, vectors: Array, scalar: bool
+) -> Function:
     """The function that a stage makes of a function."""
     tangents = [_direction(components, vectors) for components in stage.vectors]
     if not stage.second:
         return lambda z: frontend.jvp(function, z, tangents[0])
-    stacked = frontend.stack(tangents)
+    stacked = frontend.xp.stack(tangents)
 
-    def curvature(z: Any, tangent: Any) -> Any:
+    def curvature(z: Array, tangent: Array) -> Any:
         if scalar:
             return frontend.vector_hessian_vector(function, z, tangent)
         return frontend.jvp(lambda z: frontend.jvp(function, z, tangent), z, tangent)
 
-    def applied(z: Any) -> Any:
+    def applied(z: Array) -> Any:
         terms = frontend.vmap(lambda tangent: curvature(z, tangent), stacked)
-        return frontend.map_outputs(lambda leaf: frontend.weighted_sum(stage.weights, leaf), terms)
+        return frontend.map_outputs(partial(_weighted_sum, frontend, stage.weights), terms)
 
     return applied
 
 
-def _direction(components: Components, vectors: Any) -> Any:
+def _weighted_sum(frontend: Frontend, weights: Sequence[float], stacked: Array) -> Array:
+    """Σ_s w_s stacked[s]."""
+    xp = frontend.xp
+    if all(w == weights[0] for w in weights):
+        total = xp.sum(stacked, (0,))
+        return total if weights[0] == 1 else total * weights[0]
+    return xp.einsum("s,s...->...", xp.asarray(list(weights), stacked), stacked)
+
+
+def _direction(components: Components, vectors: Array) -> Array:
     total = None
     for r, c in components:
         term = vectors[r] if c == 1 else vectors[r] * c

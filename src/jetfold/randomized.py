@@ -1,135 +1,95 @@
-"""`randomize`: operators from random directions."""
+"""`randomize`: operators from random directions, and how these are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from . import sampling
-from .core.sampling import Estimator
-from .named import biharmonic, laplacian, weighted_laplacian
-from .operators import Operator
-from .transform import transform
+from .core import plans
+from .core.arrays import Array
+from .core.estimators import Distribution, Estimator, Sampling, Source, Sources
+from .core.symbols import Estimated, Variables, estimator
+from .frontend import Frontend
+from .transform import Call, Transform
+from .warn import JetfoldWarning
 
-NAMED = (laplacian, biharmonic, weighted_laplacian)
 
-
-class Randomized:
+class Randomized(Transform):
     """An unbiased estimate of an operator; made by `randomize`.
 
     A transform like the operator itself, with the same arguments; the function that it gives also
     takes the keyword `rng`.
+
+    Attributes:
+        base: the operator.
+        sampling: how it is estimated.
     """
 
-    def __init__(
-        self,
-        operator: Any,
-        samples: int,
-        distribution: str | None,
-        replace: bool,
-        per_point: bool,
-    ) -> None:
-        self.operator = operator
-        self.samples = samples
-        self.distribution = distribution
-        self.replace = replace
-        self.per_point = per_point
+    symbols: Estimated
+    random = True
 
-    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
-        raise NotImplementedError
+    def __init__(self, base: Transform, sampling: Sampling) -> None:
+        self.base = base
+        self.sampling = sampling
+        self.name, self.coordinates = base.name, base.coordinates
+        self.symbols = Estimated(base.symbols, sampling)
 
-    def estimator(self, coordinates: int | None = None) -> Estimator:
-        """The directions that are drawn, and the polynomials in them.
+    def check(self, batch_dims: int) -> None:
+        self.base.check(batch_dims)
+        if self.sampling.per_point and not batch_dims:
+            raise ValueError(
+                "per_point=True draws for every point of a batch, and needs batch_dims=; under "
+                "vmap, map over split keys (or use torch.func.vmap's randomness='different') "
+                "instead"
+            )
 
-        Args:
-            coordinates: of a named operator, how many there are; of a weighted Laplacian, how many
-                columns σ has.
-        """
-        raise NotImplementedError
+    def variables(self, n: int) -> Variables:
+        return self.base.variables(n), 0
 
-    def exact_vectors(self, coordinates: int | None = None) -> int | None:
-        """How many vectors the exact operator carries; None if that is too many to count."""
-        raise NotImplementedError
+    def directions(self, call: Call) -> tuple[Array | None, Variables]:
+        """The base's own directions, or random mixtures of them."""
+        vectors, inner = self.base.directions(call)
+        sources = call.frontend.static(sources_of, self.symbols, inner, call.method, self.name)
+        if sources is None:
+            return vectors, (inner, 0)
+        batch = call.batch if self.sampling.per_point else ()
+        drawn = draw(sources, call.frontend, call.points[0], batch, call.rng)
+        if vectors is not None:
+            left, right = "..." if drawn.ndim > 2 else "", "..." if vectors.ndim > 2 else ""
+            spec = f"s{left}v,v{right}n->s{left or right}n"
+            drawn = call.frontend.xp.einsum(spec, drawn, vectors)
+        return drawn, (inner, drawn.shape[0])
 
-    @property
-    def name(self) -> str:
-        """The operator, as one writes it."""
-        return str(self.operator)
+    def assemble(self, results: Sequence[Any], call: Call) -> Any:
+        return self.base.assemble(results, call)
+
+    def estimator(self, n: int) -> Estimator:
+        """The directions that are drawn, and the polynomials in them, for n coordinates."""
+        return estimator(self.symbols, self.base.variables(n))
 
     def __repr__(self) -> str:
-        drawn = f", distribution={self.distribution!r}" if self.distribution else ""
-        return f"randomize({self.name}, samples={self.samples}{drawn})"
+        drawn = f", distribution={self.sampling.distribution!r}" * bool(self.sampling.distribution)
+        return f"randomize({self.base}, samples={self.sampling.samples}{drawn})"
 
 
-class _OfOperator(Randomized):
-    """Of an operator made with `partials`."""
-
-    def __init__(self, operator: Operator, *options: Any) -> None:
-        super().__init__(operator, *options)
-        self._request = sampling.estimated_symbols(operator._request, *options)
-
-    def __call__(
-        self,
-        f: Callable[..., Any],
-        *,
-        argnums: int | Sequence[int] = 0,
-        batch_dims: int = 0,
-        method: str = "minimal",
-    ) -> Callable[..., Any]:
-        sampling.check_options(self.samples, self.distribution, self.per_point, batch_dims)
-        return transform(self._request, f, argnums, batch_dims, method)
-
-    def estimator(self, coordinates: int | None = None) -> Estimator:
-        return sampling.of_symbols(
-            self.operator.symbols, self.samples, self.distribution, self.replace
+def sources_of(symbols: Estimated, inner: Variables, method: str, name: str) -> Sources | None:
+    """How directions are drawn; None, with a warning, where the exact operator is as cheap."""
+    found = plans.sources(symbols, inner, method)
+    if found is None:
+        warnings.warn(
+            f"{name}: {symbols.sampling.samples} samples carry no fewer vectors than the exact "
+            "operator, which is evaluated instead (no variance, and no dearer)",
+            JetfoldWarning,
+            stacklevel=2,
         )
-
-    def exact_vectors(self, coordinates: int | None = None) -> int | None:
-        return sampling.exact_vectors(self.operator.symbols)
-
-
-class _OfNamed(Randomized):
-    """Of a named operator, which takes the samples itself and has any number of coordinates."""
-
-    def __call__(self, f: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
-        return self.operator(
-            f,
-            *args,
-            samples=self.samples,
-            distribution=self.distribution,
-            replace=self.replace,
-            per_point=self.per_point,
-            **options,
-        )
-
-    def estimator(self, coordinates: int | None = None) -> Estimator:
-        n = self._count(coordinates)
-        return sampling.of_named(self._kind, n, self.samples, self.distribution, self.replace)
-
-    def exact_vectors(self, coordinates: int | None = None) -> int | None:
-        return sampling.named_vectors(self._kind, self._count(coordinates))
-
-    @property
-    def name(self) -> str:
-        return self.operator.__name__
-
-    @property
-    def _kind(self) -> str:
-        return "biharmonic" if self.operator is biharmonic else "laplacian"
-
-    def _count(self, coordinates: int | None) -> int:
-        if coordinates is None:
-            raise ValueError(
-                f"{self} does not say how many coordinates it has (or how many columns sigma has): "
-                "give coordinates="
-            )
-        return coordinates
+    return found
 
 
 def randomize(
     operator: Any,
     samples: int,
-    distribution: str | None = None,
+    distribution: Distribution | None = None,
     *,
     replace: bool = False,
     per_point: bool = False,
@@ -137,8 +97,9 @@ def randomize(
     """An unbiased estimate of an operator from random directions, in one collapsed propagation.
 
     Args:
-        operator: an `Operator`, or `jetfold.laplacian`, `jetfold.biharmonic` or
-            `jetfold.weighted_laplacian`.
+        operator: an `Operator`, `jetfold.laplacian` or `jetfold.biharmonic`,
+            `jetfold.weighted_laplacian(sigma=…)` or `(C=…)`, or several polynomials together, by
+            `jetfold.derivatives`.
         samples: the number S of directions (or of terms); K-th derivatives along S directions carry
             1+(K−1)S+1 vectors. Where the exact operator carries no more, it is evaluated instead,
             and a `JetfoldWarning` says so.
@@ -177,13 +138,97 @@ def randomize(
     >>> estimate(f)(torch.tensor([1.0, 2.0, 3.0]), rng=torch.Generator().manual_seed(0))
     tensor(12.)
     """
-    of_operator = isinstance(operator, Operator)
-    if not of_operator and all(operator is not x for x in NAMED):
+    if not isinstance(operator, Transform):
         raise TypeError(
-            "randomize takes an Operator made with partials(n), or jetfold.laplacian, "
-            f"jetfold.biharmonic or jetfold.weighted_laplacian, got {type(operator).__name__}"
+            "randomize takes an operator: one made with partials(n), jetfold.laplacian or "
+            "biharmonic, jetfold.weighted_laplacian(sigma=…); got "
+            f"{type(operator).__name__}"
             + (" (the operator itself, not operator(f))" if callable(operator) else "")
         )
-    sampling.check_options(samples, distribution, per_point, 1)
-    kind = _OfOperator if of_operator else _OfNamed
-    return kind(operator, samples, distribution, replace, per_point)
+    return Randomized(operator, Sampling(samples, distribution, replace, per_point))
+
+
+# ------------------------------------------------------------------ drawing
+
+
+def draw(
+    sources: Sources, frontend: Frontend, point: Array, batch: Sequence[int], rng: Any
+) -> Array:
+    """Directions (R, n) like the point, or (R, *batch, n) with other ones for every point."""
+    frontend.check_rng(rng)
+    xp, keys = frontend.xp, list(frontend.split(rng, sources.random))
+    blocks = []
+    for source in sources.draws:
+        n = source.coordinates
+        if source.kind == "fixed":
+            rows = xp.asarray(source.fixed, point).reshape((-1, *(1,) * len(batch), n))
+            block = xp.broadcast_to(rows, (source.rows, *batch, n))
+        elif source.kind == "isotropic":
+            block = _isotropic(frontend, keys.pop(0), source, batch, point)
+        else:
+            block = _terms(frontend, keys.pop(0), source, batch, point)
+        if source.twice:
+            block = xp.concat(
+                [
+                    xp.place(block, list(range(n)), 2 * n),
+                    xp.place(block, list(range(n, 2 * n)), 2 * n),
+                ],
+                0,
+            )
+        blocks.append(block)
+    return xp.concat(blocks, 0)
+
+
+def _isotropic(
+    frontend: Frontend, rng: Any, source: Source, batch: Sequence[int], point: Array
+) -> Array:
+    """Random mixtures of the directions of a draw, or of the coordinates."""
+    xp = frontend.xp
+    z = noise(frontend, rng, source, batch, point)
+    if source.layout == "matrix":
+        return xp.einsum("s...r,rn->s...n", z, xp.asarray(source.factor, point))
+    if source.layout == "some":
+        scaled = z * xp.asarray(source.scales, point)
+        return xp.place(scaled, source.places, source.coordinates)
+    return z
+
+
+def noise(
+    frontend: Frontend, rng: Any, source: Source, batch: Sequence[int], point: Array
+) -> Array:
+    """(samples, *batch, dimension) of mean 0 and variance 1."""
+    samples, dimension = source.samples, source.dimension
+    if source.distribution == "rademacher":
+        return frontend.signs(rng, (samples, *batch, dimension), point)
+    if source.distribution == "gaussian":
+        return frontend.normal(rng, (samples, *batch, dimension), point)
+    xp, found, left = frontend.xp, [], samples
+    for key in frontend.split(rng, -(-samples // dimension)):
+        count = min(left, dimension)
+        rows = xp.orthonormal(frontend.normal(key, (*batch, count, dimension), point))
+        found.append(xp.moveaxis(rows, -2, 0) * dimension**0.5)
+        left -= count
+    return xp.concat(found, 0)
+
+
+def _terms(
+    frontend: Frontend, rng: Any, source: Source, batch: Sequence[int], point: Array
+) -> Array:
+    """One row per sample and factor."""
+    xp, n = frontend.xp, source.coordinates
+    shape = (source.samples, *batch)
+    if source.weighted:
+        which = frontend.weighted_indices(rng, source.ends, shape, point)
+    else:
+        which = frontend.indices(rng, source.total, shape, source.replace, point)
+    if source.scale is None:
+        scale = xp.asarray(source.scales, point)[which]
+    else:
+        scale = xp.full(shape, source.scale, point)
+    if source.layout == "all":
+        return xp.one_hot(scale, which, n)
+    places = xp.integers(source.places, point)[which]
+    ones = xp.full(shape, 1.0, point)
+    rows = [xp.one_hot(ones if k else scale, places[..., k], n) for k in range(source.factors)]
+    stacked = xp.moveaxis(xp.stack(rows), 0, 1)
+    return stacked.reshape((source.samples * source.factors, *batch, n))

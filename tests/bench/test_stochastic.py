@@ -19,6 +19,8 @@ from jetfold.bench.measure import Timing
 from jetfold.bench.networks import mlp
 from jetfold.bench.stochastic import Outcome, Row, Settings, carried, draws
 from jetfold.bench.torch import Torch
+from jetfold.core.estimators import Sampling
+from jetfold.randomized import Randomized
 
 EAGER = {"modes": ("eager",)}
 SMALL = {
@@ -58,26 +60,27 @@ def outcome():
 @pytest.mark.parametrize(("name", "dimension"), [("laplacian", 50), ("biharmonic", 5)])
 @pytest.mark.parametrize("samples", stochastic.SAMPLES)
 def test_vectors_are_those_that_the_library_carries(name, dimension, samples):
-    _, default, order, _ = stochastic.OPERATORS[name]
+    _, default, operator = stochastic.OPERATORS[name]
     assert default == dimension
-    coordinates = jf.partials(dimension)
-    laplacian = sum(x**2 for x in coordinates)
-    operator = laplacian ** (order // 2)
-    found = jf.explain(jf.randomize(operator, samples=samples, distribution="gaussian"))
+    estimate = jf.randomize(operator, samples=samples, distribution="gaussian")
+    found = jf.explain(estimate, dimension)
     sampled, exact = found.vectors
-    vectors, nothing_random = carried(order, samples, "minimal", exact)
+    vectors, nothing_random = carried(estimate, dimension, "minimal")
     assert nothing_random == found.exact
     assert vectors == (exact if found.exact else sampled)
-    assert carried(order, samples, "collapsed", exact) == (sampled, False)
-    assert carried(order, samples, "standard", exact) == (order * samples + 1, False)
-    assert carried(order, samples, "nested", exact) == (None, False)
+    assert carried(estimate, dimension, "collapsed") == (sampled, False)
+    assert carried(estimate, dimension, "standard") == (operator.order * samples + 1, False)
+    assert carried(estimate, dimension, "nested") == (None, False)
 
 
 def test_sizes_of_the_papers_setting():
-    assert carried(2, 32, "minimal", 52) == (34, False)
-    assert carried(2, 64, "minimal", 52) == (52, True)
-    assert carried(4, 8, "minimal", 27) == (26, False)
-    assert carried(4, 16, "minimal", 27) == (27, True)
+    def minimal(operator, dimension, samples):
+        return carried(jf.randomize(operator, samples, "gaussian"), dimension, "minimal")
+
+    assert minimal(jf.laplacian, 50, 32) == (34, False)
+    assert minimal(jf.laplacian, 50, 64) == (52, True)
+    assert minimal(jf.biharmonic, 5, 8) == (26, False)
+    assert minimal(jf.biharmonic, 5, 16) == (27, True)
 
 
 def test_rows(outcome):
@@ -135,15 +138,14 @@ def test_the_error_falls_with_the_root_of_the_samples():
 
 
 def test_a_wrong_estimate_is_noticed(monkeypatch):
-    label, dimension, order, transform = stochastic.OPERATORS["laplacian"]
+    class Wrong(Randomized):
+        def assemble(self, results, call):
+            return 1.5 * super().assemble(results, call)
 
-    def wrong(f, **options):
-        estimate = transform(f, **options)
-        factor = 1.5 if "samples" in options else 1.0
-        return lambda x, **rng: factor * estimate(x, **rng)
+    def wrong(operator, samples, distribution):
+        return Wrong(operator, Sampling(samples, distribution))
 
-    monkeypatch.setattr(stochastic, "explain", lambda _, n: jf.explain(jf.laplacian, n))
-    monkeypatch.setitem(stochastic.OPERATORS, "laplacian", (label, dimension, order, wrong))
+    monkeypatch.setattr(stochastic, "randomize", wrong)
     wanted = settings(
         operators=("laplacian",), methods=("collapsed",), samples=(64, 256), dimensions={}
     )

@@ -102,7 +102,7 @@ def test_one_failure_does_not_cost_the_others():
 def test_weighted_laplacian_has_full_rank():
     case = settings(dimensions={"weighted-laplacian": 6}).case("weighted-laplacian")
     assert case.vectors == {"minimal": 8, "collapsed": 8, "standard": 13}
-    sigma = case.operator(lambda values: values).keywords["sigma"]
+    sigma = case.operator(lambda values: values).sigma
     assert np.linalg.matrix_rank(sigma) == 6
 
 

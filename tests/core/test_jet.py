@@ -571,3 +571,11 @@ def test_the_laplacian_written_out(rng: np.random.Generator) -> None:
     blocks = compose(Jet(made.algebra, 0, u[0], u[1:]), [first, half_second], 1, xp)
     np.testing.assert_allclose(blocks[0], first * u[1])
     np.testing.assert_allclose(blocks[1][0], first * u[2][0] + 2 * half_second * (u[1] ** 2).sum(0))
+
+
+def test_another_jet_of_the_same_kind() -> None:
+    made = scheme(EXAMPLES[0], "minimal")
+    jet = Jet(made.algebra, 3, np.ones(2), [None, None])
+    other = jet.like(np.zeros(2), [np.ones((4, 2)), None])
+    assert (other.algebra, other.level) == (made.algebra, 3)
+    assert other.blocks[0].shape == (4, 2)

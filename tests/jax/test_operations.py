@@ -415,9 +415,20 @@ CASES = [
 ]
 
 
+GENERAL = (
+    *("lax.reduce(", ".mul(y", "la.svd(", "la.norm(x, 2)", "la.lstsq("),
+    *("la.qr(x.T)", "la.qr(x[:2]", "mode='complete'", "ll.lu(x[:, :2])[0]"),
+)
+"""What has no rule of its own, as it is written in the forms."""
+
+
 @pytest.mark.parametrize("k", range(len(CASES)), ids=lambda k: "; ".join(CASES[k].forms)[:60])
 def test_operation(k: int) -> None:
-    check(CASES[k])
+    if any(written in form for form in CASES[k].forms for written in GENERAL):
+        with pytest.warns(jf.JetfoldWarning, match="has no rule of its own"):
+            check(CASES[k])
+    else:
+        check(CASES[k])
 
 
 TOWERS = "tanh exp sin log1p sqrt"
@@ -612,6 +623,10 @@ ELSEWHERE |= {
     "custom_lin": "likewise",
     "custom_vjp_call": "test_control",
     "custom_vmap_call": "test_control",
+    "and": "of integers and booleans, which have no jets",
+    "not": "likewise",
+    "or": "likewise",
+    "xor": "likewise",
     "debug_callback": "prints; test_control",
     "debug_print": "prints; test_control",
     "householder_product": "JAX does not differentiate it",

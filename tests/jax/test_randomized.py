@@ -40,14 +40,15 @@ def test_unbiased(estimated, function, points):
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher", "orthogonal", "coordinates"])
 def test_one_key_one_number(distribution, function, points):
     """Whether jitted, mapped, in a loop or sharded; typed and raw keys."""
-    estimate = jf.laplacian(function, samples=2, distribution=distribution)
+    randomized = jf.randomize(jf.laplacian, 2, distribution)
+    estimate = randomized(function)
     key = jax.random.key(3)
     expected = jnp.stack([estimate(p, rng=key) for p in points])
     close = {"rtol": 1e-11, "atol": 1e-12}
     np.testing.assert_allclose(jax.jit(estimate)(points[0], rng=key), expected[0], **close)
     mapped = jax.vmap(lambda p: estimate(p, rng=key))(points)
     np.testing.assert_allclose(mapped, expected, **close)
-    batched = jf.laplacian(function, samples=2, distribution=distribution, batch_dims=1)
+    batched = randomized(function, batch_dims=1)
     np.testing.assert_allclose(batched(points, rng=key), expected, **close)
     np.testing.assert_allclose(
         jax.lax.map(lambda p: estimate(p, rng=key), points), expected, **close
@@ -69,7 +70,7 @@ def test_gradients(points):
 
     def loss(weights, key):
         f = lambda p: jnp.tanh(p @ weights["w"]) @ weights["a"]
-        return (jf.laplacian(f, batch_dims=1, samples=2)(points, rng=key) ** 2).sum()
+        return (jf.randomize(jf.laplacian, 2)(f, batch_dims=1)(points, rng=key) ** 2).sum()
 
     key = jax.random.key(0)
     found = jax.jit(jax.grad(loss))(weights, key)
@@ -81,7 +82,7 @@ def test_gradients(points):
 
 def test_exact_where_that_is_as_cheap(function, points):
     with pytest.warns(jf.JetfoldWarning, match="8 samples carry no fewer vectors"):
-        found = jf.laplacian(function, batch_dims=1, samples=8)(points)
+        found = jf.randomize(jf.laplacian, 8)(function, batch_dims=1)(points)
     np.testing.assert_allclose(found, jf.laplacian(function, batch_dims=1)(points))
 
 
@@ -94,7 +95,8 @@ def test_weighted_laplacians(function, points, rng):
         ({"sigma": lambda p: sigma * p[..., :1, None]}, points[0, 0] ** 2),
         ({"C": sigma @ sigma.T}, 1),
     ):
-        estimate = jf.weighted_laplacian(function, **given, batch_dims=1, samples=2, per_point=True)
+        estimate = jf.randomize(jf.weighted_laplacian(**given), 2, per_point=True)
+        estimate = estimate(function, batch_dims=1)
         values = jax.jit(estimate)(same, rng=jax.random.key(1))
         assert abs(values.mean() - exact * factor) < 4 * values.std() / 4000**0.5
 
@@ -123,7 +125,7 @@ def test_chunks_are_differentiated(points, rng):
 
 
 def test_errors(function, points):
-    estimate = jf.laplacian(function, samples=2)
+    estimate = jf.randomize(jf.laplacian, 2)(function)
     with pytest.raises(TypeError, match=r"needs a JAX key: pass rng=jax.random.key\(0\)"):
         estimate(points[0])
     with pytest.raises(TypeError, match="rng must be one JAX key"):

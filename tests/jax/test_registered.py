@@ -205,6 +205,11 @@ def test_gradient_inside_and_outside(sine):
     close(jf.laplacian(jf.laplacian(f))(POINT), biharmonic(plain, POINT), 1e-8)
 
 
+def test_no_tracer_is_kept(sine, total):
+    with jax.checking_leaks():
+        jax.jit(jf.laplacian(lambda x: sine(x).sum() * total(x, W)["energy"]))(POINT)
+
+
 def test_a_point_read_from_outside(sine):
     """The rule knows the arguments alone, so such a call is taken apart."""
 

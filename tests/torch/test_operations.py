@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import jetfold as jf
 from jetfold.core import jet as core_jet
+from jetfold.core.plans import path_algebra
 from jetfold.torch import overload
 from jetfold.torch.overload import Jet, NewLevel
 from jetfold.torch.table import NAMES
-from jetfold.transform import path_algebra
 
 
 class Case(NamedTuple):

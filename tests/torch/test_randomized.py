@@ -45,7 +45,7 @@ def test_unbiased(estimated, function, points):
 def test_methods_agree_on_a_draw(method, distribution, function, points):
     for operator in (jf.laplacian, jf.biharmonic):
         values = [
-            operator(function, batch_dims=1, method=m, samples=2, distribution=distribution)(
+            jf.randomize(operator, 2, distribution)(function, batch_dims=1, method=m)(
                 points, rng=generator(3)
             )
             for m in ("minimal", method)
@@ -55,7 +55,7 @@ def test_methods_agree_on_a_draw(method, distribution, function, points):
 
 def test_generators(function, points):
     """The same seed, the same number; the global state otherwise."""
-    estimate = jf.laplacian(function, batch_dims=1, samples=2)
+    estimate = jf.randomize(jf.laplacian, 2)(function, batch_dims=1)
     first = estimate(points, rng=generator(1))
     assert torch.equal(first, estimate(points, rng=generator(1)))
     assert not torch.equal(first, estimate(points, rng=generator(2)))
@@ -75,23 +75,25 @@ def test_per_point(points):
     def f(p):
         return p[..., 0] * p[..., 1]
 
-    shared = jf.laplacian(f, batch_dims=1, samples=2)(same, rng=generator())
+    shared = jf.randomize(jf.laplacian, 2)(f, batch_dims=1)(same, rng=generator())
     assert torch.equal(shared, shared[:1].expand(5))
-    each = jf.laplacian(f, batch_dims=1, samples=2, per_point=True)(same, rng=generator())
+    estimate = jf.randomize(jf.laplacian, 2, per_point=True)
+    each = estimate(f, batch_dims=1)(same, rng=generator())
     assert len(each.unique()) > 1
 
 
 def test_exact_where_that_is_as_cheap(function, points):
     exact = jf.laplacian(function, batch_dims=1)(points)
     with pytest.warns(jf.JetfoldWarning, match="6 samples carry no fewer vectors"):
-        found = jf.laplacian(function, batch_dims=1, samples=6)(points)
+        found = jf.randomize(jf.laplacian, 6)(function, batch_dims=1)(points)
     assert torch.equal(found, exact)
     with pytest.warns(jf.JetfoldWarning, match="which is evaluated instead"):
         found = jf.randomize(laplacian, 7)(function, batch_dims=1)(points)
     torch.testing.assert_close(found, exact)
     sigma = torch.eye(N, 3, dtype=torch.float64)
     with pytest.warns(jf.JetfoldWarning, match="3 samples"):
-        found = jf.weighted_laplacian(function, sigma, batch_dims=1, samples=3)(points)
+        weighted = jf.randomize(jf.weighted_laplacian(sigma=sigma), 3)
+        found = weighted(function, batch_dims=1)(points)
     torch.testing.assert_close(found, jf.weighted_laplacian(function, sigma, batch_dims=1)(points))
 
 
@@ -99,9 +101,9 @@ def test_variances(function, points):
     """Orthogonal directions vary less than Gaussian ones, and so on; 1/S for more samples."""
 
     def variance(samples, distribution):
-        values = jf.laplacian(
-            function, batch_dims=1, samples=samples, distribution=distribution, per_point=True
-        )(points[:1].expand(4000, N), rng=generator())
+        estimate = jf.randomize(jf.laplacian, samples, distribution, per_point=True)
+        same = points[:1].expand(4000, N)
+        values = estimate(function, batch_dims=1)(same, rng=generator())
         return float(values.var())
 
     hessian = torch.func.hessian(function)(points[0])
@@ -126,7 +128,6 @@ def test_weighted_laplacians(distribution, function, points, rng):
     C = sigma @ sigma.T
     same = points[:1].expand(4000, N)
     exact = jf.weighted_laplacian(function, sigma)(points[0])
-    options = {"batch_dims": 1, "samples": 2, "per_point": True, "distribution": distribution}
     for given, factor in (
         ({"sigma": sigma}, 1),
         ({"sigma": lambda p: sigma * p[..., :1, None]}, points[0, 0] ** 2),
@@ -135,7 +136,9 @@ def test_weighted_laplacians(distribution, function, points, rng):
     ):
         if distribution == "coordinates" and isinstance(given.get("C"), np.ndarray):
             continue  # a dense C has more kinds of terms than samples
-        values = jf.weighted_laplacian(function, **given, **options)(same, rng=generator())
+        weighted = jf.weighted_laplacian(**given)
+        estimate = jf.randomize(weighted, 2, distribution, per_point=True)
+        values = estimate(function, batch_dims=1)(same, rng=generator())
         assert (values.mean() - exact * factor).abs() < 4 * values.std() / 4000**0.5
 
 
@@ -143,7 +146,8 @@ def test_parameters_and_points_are_differentiated(points):
     net = torch.nn.Sequential(torch.nn.Linear(N, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     net.double()
     point = points.clone().requires_grad_()
-    jf.laplacian(net, batch_dims=1, samples=2)(point, rng=generator()).square().sum().backward()
+    estimate = jf.randomize(jf.laplacian, 2)(net, batch_dims=1)
+    estimate(point, rng=generator()).square().sum().backward()
     assert point.grad.abs().sum() > 0
     assert net[0].weight.grad.abs().sum() > 0
 
@@ -151,13 +155,14 @@ def test_parameters_and_points_are_differentiated(points):
 @pytest.mark.parametrize("distribution", ["rademacher", "orthogonal", "coordinates"])
 def test_compiled_and_mapped(distribution, function, points):
     torch.compiler.reset()
-    estimate = jf.laplacian(function, batch_dims=1, samples=2, distribution=distribution)
+    randomized = jf.randomize(jf.laplacian, 2, distribution)
+    estimate = randomized(function, batch_dims=1)
     compiled = torch.compile(estimate, fullgraph=True, backend="aot_eager")
     torch.manual_seed(7)
     expected = estimate(points)
     torch.manual_seed(7)
     torch.testing.assert_close(compiled(points), expected)
-    one = jf.laplacian(function, samples=2, distribution=distribution)
+    one = randomized(function)
     torch.manual_seed(7)
     torch.testing.assert_close(torch.func.vmap(one, randomness="same")(points), expected)
     if distribution != "orthogonal":
@@ -282,7 +287,7 @@ def test_memory_of_chunks_and_samples(points):
     exact = (-2 * t * (1 - t**2) * w**2).sum()
     with Watch():
         found = jf.laplacian(f, chunk_size=20)(p)
-        jf.laplacian(f, samples=20)(p, rng=generator())
+        jf.randomize(jf.laplacian, 20)(f)(p, rng=generator())
     torch.testing.assert_close(found, exact)
     assert largest <= 25 * n
 
@@ -312,9 +317,9 @@ def test_named_operators_are_explained(function, points):
         )
         with pytest.raises(ValueError, match="give coordinates="):
             jf.explain(estimate)
-    estimate = jf.randomize(jf.weighted_laplacian, 2)
     columns = lambda p: torch.stack([torch.sin(p), p**2, torch.cos(p), 1 + p], -1)
-    found = jf.explain(estimate, function, points, sigma=columns, **draws)
+    estimate = jf.randomize(jf.weighted_laplacian(sigma=columns), 2)
+    found = jf.explain(estimate, function, points, **draws)
     assert found.vectors == (4, 6)
     assert not found.exact
     sigma = columns(points)
@@ -325,27 +330,25 @@ def test_named_operators_are_explained(function, points):
     exact = jf.weighted_laplacian(function, columns, batch_dims=1)(points)
     error = found.deviation[0] / 400**0.5
     assert (np.abs(found.mean[0] - exact.numpy()) < 5 * error).all()
-    with pytest.raises(TypeError, match="needs sigma="):
-        jf.explain(estimate, function, points, C=np.eye(n), **draws)
-    assert jf.explain(jf.randomize(jf.weighted_laplacian, 9), coordinates=4).exact
+    assert jf.explain(jf.randomize(jf.weighted_laplacian(sigma=columns), 9), coordinates=4).exact
+    matrix = jf.randomize(jf.weighted_laplacian(C=np.eye(n)), 2)
+    assert jf.explain(matrix, function, points, **draws).vectors == (4, n + 2)
 
 
 def test_errors(function, points):
     with pytest.raises(TypeError, match=r"rng must be a torch.Generator"):
-        jf.laplacian(function, samples=2)(points[0], rng=3)
+        jf.randomize(jf.laplacian, 2)(function)(points[0], rng=3)
     with pytest.raises(ValueError, match="distribution must be one of gaussian"):
-        jf.laplacian(function, samples=2, distribution="uniform")
+        jf.randomize(jf.laplacian, 2, "uniform")
     with pytest.raises(ValueError, match="samples must be a positive integer"):
         jf.randomize(laplacian, 0)
     with pytest.raises(ValueError, match=r"per_point=True .* needs batch_dims"):
-        jf.laplacian(function, samples=2, per_point=True)
-    with pytest.raises(TypeError, match="belong to a randomized operator"):
-        jf.biharmonic(function, distribution="gaussian")
-    with pytest.raises(TypeError, match="randomize takes an Operator"):
+        jf.randomize(jf.laplacian, 2, per_point=True)(function)
+    with pytest.raises(TypeError, match=r"randomize takes an operator.*not operator\(f\)"):
         jf.randomize(jf.laplacian(function), 3)
     with pytest.raises(ValueError, match="chunk_size must be a positive integer"):
         jf.laplacian(function, chunk_size=0)
     with pytest.raises(ValueError, match="no isotropic moments of order 4"):
-        jf.biharmonic(function, samples=2, distribution="rademacher")(points[0])
+        jf.randomize(jf.biharmonic, 2, "rademacher")(function)(points[0])
     with pytest.raises(ValueError, match="use distribution='coordinates'"):
         jf.randomize(x[0] ** 3, 2, "gaussian")(function)(points[0])

@@ -10,19 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..explain import explain
+from ..core import plans
+from ..core.directions import scheme
 from ..named import biharmonic, laplacian
+from ..operators import Operator
+from ..randomized import Randomized, randomize
 from ..warn import JetfoldWarning
 from .backends import Backend
 from .measure import Timing, once
 from .networks import Layer, mlp
 from .suite import METHODS, MODES, TOLERANCE, check_known, check_sizes, failure, timed, waited
 
-OPERATORS: Mapping[str, tuple[str, int, int, Callable[..., Any]]] = {
-    "laplacian": ("Laplacian", 50, 2, laplacian),
-    "biharmonic": ("biharmonic", 5, 4, biharmonic),
+OPERATORS: Mapping[str, tuple[str, int, Operator]] = {
+    "laplacian": ("Laplacian", 50, laplacian),
+    "biharmonic": ("biharmonic", 5, biharmonic),
 }
-"""Those measured for every number of samples: label, default dimension, order, transform."""
+"""Those measured for every number of samples: label, default dimension, operator."""
 
 LARGE: Mapping[str, tuple[str, int]] = {
     "randomized-laplacian": ("randomized Laplacian", 100_000),
@@ -175,16 +178,14 @@ class Outcome:
     failures: tuple[str, ...] = ()
 
 
-def carried(order: int, samples: int, method: str, exact: int) -> tuple[int | None, bool]:
-    """The vectors of an estimate, and whether the exact operator is evaluated instead.
-
-    Args:
-        exact: the vectors of the exact operator.
-    """
-    collapsed = (order - 1) * samples + 2
-    if method == "minimal" and exact <= collapsed:
-        return exact, True
-    return {"nested": None, "standard": order * samples + 1}.get(method, collapsed), False
+def carried(estimate: Randomized, dimension: int, method: str) -> tuple[int | None, bool]:
+    """The vectors of an estimate, and whether the exact operator is evaluated instead."""
+    inner = estimate.base.variables(dimension)
+    if plans.sources(estimate.symbols, inner, method) is None:
+        return estimate.base.symbols.vectors(inner), True
+    if method == "nested":
+        return None, False
+    return scheme(estimate.estimator(dimension).symbols, method).algebra.vectors, False
 
 
 def draws(samples: int) -> int:
@@ -250,31 +251,29 @@ def _estimates(
     advance: Callable[[str, int], object],
 ) -> tuple[list[Row], list[str]]:
     """All methods with all numbers of samples on one operator in one mode."""
-    label, default, order, transform = OPERATORS[name]
+    label, default, operator = OPERATORS[name]
     dimension = settings.dimensions.get(name, default)
     layers = mlp(dimension, settings.width, settings.seed)
     points = _points(settings.batch, dimension, settings.seed)
-    exact = _exact(transform, backend, layers, points)
-    exact_vectors = explain(transform, dimension).vectors["minimal"]
+    exact = _exact(operator, backend, layers, points)
     network, x = backend.network(layers), backend.array(points)
 
     found: list[tuple[Row, _Draws]] = []
     failures: list[str] = []
     for samples in settings.samples:
         title = f"{label}, {mode}, S = {samples}"
+        estimate = randomize(operator, samples, "gaussian")
         calls: dict[str, Callable[[], object]] = {}
         drawn: dict[str, _Draws] = {}
         compile_s: dict[str, float | None] = {}
         for method in settings.methods_of(name, samples):
             advance(f"{title}: {method}", 0)
-            estimate = transform(
-                network, samples=samples, distribution="gaussian", batch_dims=1, method=method
-            )
-            function = backend.sampled(estimate, mode == "compiled")
+            evaluated = estimate(network, batch_dims=1, method=method)
+            function = backend.sampled(evaluated, mode == "compiled")
             call = waited(backend, function, x, settings.seed)
             try:
                 seconds, first = once(call)
-                _, nothing_random = carried(order, samples, method, exact_vectors)
+                _, nothing_random = carried(estimate, dimension, method)
                 count = 1 if nothing_random else draws(samples)
                 others = [function(x, settings.seed + r) for r in range(1, count)]
                 values = [backend.numpy(value) for value in (first, *others)]
@@ -290,7 +289,7 @@ def _estimates(
         advance(f"{title}: timing", 1)
         backend.forget()
         for method, timing in timings.items():
-            vectors, nothing_random = carried(order, samples, method, exact_vectors)
+            vectors, nothing_random = carried(estimate, dimension, method)
             row = Row(
                 operator=name,
                 label=label,
@@ -383,9 +382,10 @@ def _large(
     network, x = backend.network(layers), backend.array(points)
     if name == "randomized-laplacian":
         samples: int | None = LARGE_SAMPLES
-        estimate = laplacian(network, samples=samples, distribution="gaussian", batch_dims=1)
-        function: Callable[..., Any] = partial(backend.sampled(estimate, mode == "compiled"), x)
-        vectors, nothing_random = carried(2, LARGE_SAMPLES, "minimal", dimension + 2)
+        estimate = randomize(laplacian, LARGE_SAMPLES, "gaussian")
+        evaluated = estimate(network, batch_dims=1)
+        function: Callable[..., Any] = partial(backend.sampled(evaluated, mode == "compiled"), x)
+        vectors, nothing_random = carried(estimate, dimension, "minimal")
     else:
         samples, vectors, nothing_random = None, min(CHUNK, dimension) + 2, True
         chunked = laplacian(network, chunk_size=CHUNK, batch_dims=1)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..core.directions import powers
+from ..core.polynomial import in_coordinates
 from ..explain import explain
 from ..named import biharmonic, laplacian, weighted_laplacian
 from ..operators import partials
 from ..transform import METHODS as ALL_METHODS
-from ..transform import coordinate_symbols
 from .backends import PEERS, REWRITTEN, Backend, Powers
 from .measure import Timing, once, take_turns
 from .networks import mlp
@@ -63,7 +62,7 @@ def _weighted_laplacian(dimension: int, seed: int) -> Case:
     return Case(
         "weighted Laplacian",
         dimension,
-        lambda array: partial(weighted_laplacian, sigma=array(sigma)),
+        lambda array: weighted_laplacian(sigma=array(sigma)),
         vectors,
         Powers(np.ascontiguousarray(sigma.T), np.ones(dimension), 2),
     )
@@ -71,8 +70,7 @@ def _weighted_laplacian(dimension: int, seed: int) -> Case:
 
 def _biharmonic(dimension: int, seed: int) -> Case:
     vectors = explain(biharmonic, dimension).vectors
-    (symbol,) = coordinate_symbols("biharmonic", dimension)
-    found = list(powers(symbol))
+    found = list(powers(in_coordinates(biharmonic.symbol, dimension)))
     directions = np.zeros((len(found), dimension))
     for row, (direction, _) in zip(directions, found, strict=True):
         for coordinate, component in direction:

@@ -60,13 +60,17 @@ class Arrays(Protocol):
     # ---- made from numbers
 
     def asarray(self, x: Any, like: Array) -> Array:
-        """An array or nested lists of numbers like another; complex ones stay complex."""
+        """Nested lists of numbers, or another library's array, like an array; complex ones stay
+        complex."""
 
     def integers(self, values: Any, like: Array) -> Array:
         """Nested lists of indices, on the device of another array."""
 
     def full(self, shape: Sequence[int], value: float, like: Array) -> Array:
         """One value everywhere."""
+
+    def arange(self, start: Any, count: int, like: Array) -> Array:
+        """The integers start … start + count − 1; in JAX `start` may be traced."""
 
     def eye(self, n: int, like: Array) -> Array:
         """The identity matrix."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import factorial, inf, isfinite, log, prod
 from numbers import Integral, Rational, Real
 
@@ -14,6 +15,9 @@ Monomial = tuple[int, ...]
 
 TOLERANCE = 1e-10
 """What cancels to this fraction of its parts counts as zero once a polynomial is not exact."""
+
+RADIAL = -1
+"""The variable that stands for |ξ|² = Σ_i ξ_i², whatever the number of coordinates."""
 
 _ROUNDS = 20  # of equilibration
 
@@ -204,6 +208,22 @@ class Polynomial:
             pieces.append((" - " if c < 0 else " + ") + body)
         text = "".join(pieces)
         return ("-" if text.startswith(" - ") else "") + text[3:]
+
+
+@lru_cache(maxsize=512)
+def in_coordinates(polynomial: Polynomial, n: int) -> Polynomial:
+    """The polynomial with |ξ|² (`RADIAL`) written out in n coordinates."""
+    if RADIAL not in polynomial.variables:
+        return polynomial
+    square = Polynomial({(i, i): 1 for i in range(n)})
+    powers: dict[int, dict[Monomial, Number]] = {}
+    for monomial, c in polynomial.terms.items():
+        power = monomial.count(RADIAL)
+        powers.setdefault(power, {})[monomial[power:]] = c
+    total = Polynomial()
+    for power, rest in powers.items():
+        total = total + square**power * Polynomial(rest)
+    return total
 
 
 def quadratic_root(part: Polynomial) -> tuple[Number, Polynomial, int] | None:

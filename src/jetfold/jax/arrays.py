@@ -42,6 +42,11 @@ def full(shape: Sequence[int], value: float, like: Any) -> Any:
     return jnp.full(tuple(shape), value, jnp.result_type(like))
 
 
+def arange(start: Any, count: int, like: Any) -> Any:
+    """The integers start … start + count − 1; `start` may be traced."""
+    return start + jnp.arange(count)
+
+
 def eye(n: int, like: Any) -> Any:
     """The identity matrix."""
     return jnp.eye(n, dtype=jnp.result_type(like))

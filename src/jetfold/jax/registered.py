@@ -88,8 +88,11 @@ def apply(rule: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     if not any(isinstance(leaves[k], jax.core.Tracer) for k in places):
         return rule.function(*args, **kwargs)
 
+    given = [leaves[k] for k in places]
+    others = [None if k in places else x for k, x in enumerate(leaves)]
+
     def arguments(*arrays: Any) -> Any:
-        filled = list(leaves)
+        filled = list(others)
         for k, x in zip(places, arrays, strict=True):
             filled[k] = x
         return jax.tree.unflatten(tree, filled)
@@ -98,7 +101,6 @@ def apply(rule: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         args, kwargs = arguments(*arrays)
         return rule.function(*args, **kwargs)
 
-    given = [leaves[k] for k in places]
     try:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*given)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):

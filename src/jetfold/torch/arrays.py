@@ -21,7 +21,11 @@ polygamma, zeros_like = torch.polygamma, torch.zeros_like
 
 
 def asarray(x: Any, like: Any) -> Any:
-    """An array or nested lists of numbers like another; complex ones stay complex."""
+    """A NumPy array or nested lists of numbers like another; tensors (and jets) as they are."""
+    if isinstance(x, (torch.Tensor, Jet)):
+        return x
+    if isinstance(x, (list, tuple)):
+        return torch.tensor(x, dtype=like.dtype, device=like.device)
     array = torch.as_tensor(x, device=like.device)
     return array if array.is_complex() else array.to(like.dtype)
 
@@ -34,6 +38,11 @@ def integers(values: Any, like: Any) -> Any:
 def full(shape: Sequence[int], value: float, like: Any) -> Any:
     """One value everywhere."""
     return torch.full(tuple(shape), value, dtype=like.dtype, device=like.device)
+
+
+def arange(start: int, count: int, like: Any) -> Any:
+    """The integers start … start + count − 1."""
+    return torch.arange(start, start + count, device=like.device)
 
 
 def eye(n: int, like: Any) -> Any:

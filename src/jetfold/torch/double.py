@@ -49,7 +49,7 @@ def float64() -> AbstractContextManager[Any]:
     return _Promotion()
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+def to_numpy(array: torch.Tensor) -> np.ndarray:
     """A tensor as a NumPy array in double precision."""
-    wide = torch.complex128 if tensor.is_complex() else torch.float64
-    return tensor.detach().to("cpu", wide).resolve_conj().numpy()
+    wide = torch.complex128 if array.is_complex() else torch.float64
+    return array.detach().to("cpu", wide).resolve_conj().numpy()

@@ -26,11 +26,80 @@ import numpy as np
 
 from .algebra import jet_algebra
 from .directions import Direction, powers
-from .polynomial import Monomial, Number, Polynomial, absolute, quadratic_root
+from .polynomial import (
+    RADIAL,
+    Monomial,
+    Number,
+    Polynomial,
+    absolute,
+    in_coordinates,
+    quadratic_root,
+)
 
 Distribution = Literal["gaussian", "rademacher", "orthogonal", "coordinates"]
 
 DISTRIBUTIONS: tuple[Distribution, ...] = ("gaussian", "rademacher", "orthogonal", "coordinates")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an operator is estimated: what `jetfold.randomize` is told.
+
+    Attributes:
+        samples: how many directions (or terms).
+        distribution: of them; None for the one that fits.
+        replace: whether a term may be drawn twice.
+        per_point: whether every point of a batch has its own.
+
+    Raises:
+        ValueError: impossible options.
+    """
+
+    samples: int
+    distribution: Distribution | None = None
+    replace: bool = False
+    per_point: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 1:
+            raise ValueError(f"samples must be a positive integer, got {self.samples!r}")
+        if self.distribution is not None and self.distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"distribution must be one of {', '.join(DISTRIBUTIONS)}; got {self.distribution!r}"
+            )
+
+    def estimator(self, symbols: Sequence[Polynomial], n: int) -> Estimator:
+        """Of symbols in n coordinates, in which `RADIAL` may stand for all of them."""
+        if self.distribution == "coordinates":
+            return self._of_terms(symbols, n)
+        if self.distribution is not None:
+            return from_directions(symbols, self.samples, self.distribution, n)
+        order = max(in_order(symbol) for symbol in symbols)
+        fitting: Distribution = "rademacher" if order <= 2 else "gaussian"
+        try:
+            return from_directions(symbols, self.samples, fitting, n)
+        except ValueError:
+            return self._of_terms(symbols, n)
+
+    def _of_terms(self, symbols: Sequence[Polynomial], n: int) -> Estimator:
+        laplacian = {(RADIAL,)}
+        if len(symbols) == 1 and symbols[0].terms.keys() == laplacian:
+            return of_squares(n, self.samples, self.replace, symbols[0].terms[(RADIAL,)])
+        return from_terms([in_coordinates(s, n) for s in symbols], self.samples, self.replace)
+
+    def pairs(self, n: int) -> Estimator:
+        """Of Σ_i ζ_i ζ_{n+i}: random mixtures z of the n indices serve both of its factors."""
+        square = self.estimator((Polynomial({(RADIAL,): 1}),), n)
+        (draw,), (symbol,) = square.draws, square.symbols
+        assert isinstance(draw, (Isotropic, Terms))
+        count = draw.rows
+        product = Polynomial({(s, count + s): c for (s, _), c in symbol.terms.items()})
+        return Estimator((Twice(draw),), (product,), square.variance)
+
+
+def in_order(symbol: Polynomial) -> int:
+    """The order of an operator, |ξ|² counted twice."""
+    return max((len(m) + m.count(RADIAL) for m in symbol.terms), default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +169,19 @@ class Terms:
         return self.samples * self.factors
 
 
-Draw = Fixed | Isotropic | Terms
+@dataclass(frozen=True, eq=False)
+class Twice:
+    """The rows z of a draw as (z, 0) and then as (0, z), in twice as many coordinates."""
+
+    draw: Isotropic | Terms
+
+    @property
+    def rows(self) -> int:
+        """How many directions it gives."""
+        return 2 * self.draw.rows
+
+
+Draw = Fixed | Isotropic | Terms | Twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +202,6 @@ class Estimator:
     def vectors(self) -> int:
         """How many vectors are carried."""
         return jet_algebra(self.symbols).vectors
-
-    def no_cheaper_than(self, vectors: int | None) -> bool:
-        """Whether so many vectors are not more; None is too many to count."""
-        return vectors is not None and vectors <= self.vectors
 
     @property
     def random(self) -> bool:
@@ -181,12 +258,17 @@ class Source:
 
     Attributes:
         kind: "fixed", "isotropic" or "terms".
+        twice: whether the rows come twice, see `Twice`.
+        rows, coordinates: the shape of the directions.
         layout: how random numbers become directions: "all" coordinates, "some", or a "matrix".
     """
 
     def __init__(self, draw: Draw, n: int) -> None:
+        self.twice = isinstance(draw, Twice)
+        if isinstance(draw, Twice):
+            draw, n = draw.draw, n // 2
         self.kind = type(draw).__name__.lower()
-        self.rows = draw.rows
+        self.rows, self.coordinates = draw.rows, n
         self.distribution = ""
         self.samples = self.dimension = self.total = self.factors = 0
         self.layout = "all"
@@ -280,17 +362,25 @@ def _isotropic(
 
 
 def from_directions(
-    symbols: Sequence[Polynomial], samples: int, distribution: Distribution
+    symbols: Sequence[Polynomial], samples: int, distribution: Distribution, n: int = 0
 ) -> Estimator:
     """Of polynomials whose parts from degree two on are powers of quadratic forms.
+
+    Powers of |ξ|² in all n coordinates may be written with `RADIAL`: they need no large polynomial.
 
     Raises:
         ValueError: a part is no such power; its terms can be drawn instead.
     """
     builder = _Builder()
     made = []
-    for symbol in symbols:
+    for whole in symbols:
+        radial = {m: c for m, c in whole.terms.items() if m and set(m) == {RADIAL}}
+        symbol = in_coordinates(whole - Polynomial(radial), n)
         total = symbol.part(0) + builder.fixed(symbol.part(1))
+        for monomial, c in radial.items():
+            total = total + _isotropic(
+                builder, len(monomial), float(c), n, samples, distribution, None, "all"
+            )
         for degree in range(2, symbol.degree + 1):
             part = symbol.part(degree)
             if not part:
@@ -436,12 +526,12 @@ def _drawn(builder: _Builder, draw: Terms, pattern: tuple[int, ...]) -> Polynomi
     )
 
 
-def of_squares(dimension: int, samples: int, replace: bool) -> Estimator:
-    """Of the Laplacian by its terms, without its polynomial: fit for very many coordinates."""
+def of_squares(dimension: int, samples: int, replace: bool, coefficient: Number = 1.0) -> Estimator:
+    """Of coefficient·|ξ|² by its terms, not written out: fit for very many coordinates."""
     builder = _Builder()
     count = samples if replace else min(samples, dimension)
     draw = terms(None, dimension, 2, count, replace)
-    symbol = _drawn(builder, draw, (2,))
+    symbol = _drawn(builder, draw, (2,)) * coefficient
     return Estimator(tuple(builder.draws), (symbol,), tuple(builder.variance))
 
 

@@ -8,8 +8,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from jetfold.core.polynomial import Polynomial
-from jetfold.core.sampling import (
+from jetfold.core.estimators import (
     Fixed,
     Isotropic,
     Terms,
@@ -20,6 +19,7 @@ from jetfold.core.sampling import (
     of_squares,
     terms,
 )
+from jetfold.core.polynomial import Polynomial
 
 x = [Polynomial.variable(i) for i in range(5)]
 

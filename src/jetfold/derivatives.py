@@ -1,0 +1,159 @@
+"""Several operators of one function from one propagation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Number as AnyNumber
+from typing import Any
+
+from .core.arrays import Array
+from .core.polynomial import Polynomial
+from .core.symbols import Together, Variables
+from .operators import Operator, numeric
+from .transform import Call, Transform
+
+
+class Derivatives(Transform):
+    """Several operators together; made by `derivatives`.
+
+    Attributes:
+        tree: what `derivatives` was given, numbers as operators.
+        members: its leaves, in order; those of inner `Derivatives` among them.
+    """
+
+    name = "derivatives"
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = map_tree(_member, tree)
+        self.members: tuple[Transform, ...] = tuple(
+            member for leaf in tree_leaves(self.tree) for member in _members(leaf)
+        )
+        self.symbols = Together([member.symbols for member in self.members])
+        self.random = any(member.random for member in self.members)
+        given = {m.coordinates for m in self.members if m.coordinates is not None}
+        if len(given) > 1:
+            raise ValueError(
+                f"operators on {' and on '.join(map(str, sorted(given)))} coordinates do not "
+                "combine; take all from one partials(n)"
+            )
+        self.coordinates = next(iter(given), None)
+
+    def variables(self, n: int) -> Variables:
+        return n, tuple((member.variables(n), 0) for member in self.members)
+
+    def check(self, batch_dims: int) -> None:
+        for member in self.members:
+            member.check(batch_dims)
+
+    def directions(self, call: Call) -> tuple[Array | None, Variables]:
+        """The coordinates, if any member needs them, and behind them the members' directions."""
+        own = [m.directions(c) for m, c in zip(self.members, self._calls(call), strict=True)]
+        if all(vectors is None for vectors, _ in own):
+            return None, (call.n, tuple((variables, 0) for _, variables in own))
+        blocks, start, places = [], 0, []
+        if any(vectors is None for vectors, _ in own):
+            blocks, start = [call.frontend.xp.eye(call.n, call.points[0])], call.n
+        for vectors, variables in own:
+            places.append((variables, 0 if vectors is None else start))
+            if vectors is not None:
+                blocks.append(vectors)
+                start += vectors.shape[0]
+        return _joined(call, blocks), (start, tuple(places))
+
+    def _calls(self, call: Call) -> Iterator[Call]:
+        """The call for each member, with randomness of its own."""
+        random = sum(member.random for member in self.members)
+        keys = [call.rng] * random
+        if random > 1:
+            call.frontend.check_rng(call.rng)
+            keys = list(call.frontend.split(call.rng, random))
+        for member in self.members:
+            yield call.drawing(keys.pop()) if member.random else call
+
+    def assemble(self, results: Sequence[Any], call: Call) -> Any:
+        rest = iter(results)
+
+        def of_leaf(leaf: Transform) -> Any:
+            return leaf.assemble([next(rest) for _ in range(len(leaf.symbols))], call)
+
+        return map_tree(of_leaf, self.tree)
+
+    def __repr__(self) -> str:
+        return f"derivatives({self.tree!r})"
+
+
+def _joined(call: Call, blocks: Sequence[Array]) -> Array:
+    """Directions (V, n) or (V, *batch, n) behind each other, all with the axes that any has."""
+    xp, n = call.frontend.xp, call.n
+    if all(b.ndim == 2 for b in blocks):
+        return xp.concat(blocks, 0)
+    alike = []
+    for b in blocks:
+        if b.ndim == 2:
+            b = b.reshape((b.shape[0], *(1,) * len(call.batch), n))
+        alike.append(xp.broadcast_to(b, (b.shape[0], *call.batch, n)))
+    return xp.concat(alike, 0)
+
+
+def _member(leaf: Any) -> Transform:
+    """A leaf of the tree as a transform: a number c stands for c·u."""
+    if isinstance(leaf, Transform):
+        return leaf
+    if isinstance(leaf, AnyNumber):
+        return Operator([numeric(leaf, Polynomial.constant(1))], None)
+    hint = " (the operator itself, not operator(f))" if callable(leaf) else ""
+    raise TypeError(
+        f"derivatives takes operators and numbers, got {type(leaf).__name__} in its tree{hint}"
+    )
+
+
+def _members(leaf: Transform) -> tuple[Transform, ...]:
+    return leaf.members if isinstance(leaf, Derivatives) else (leaf,)
+
+
+def derivatives(operators: Any) -> Derivatives:
+    """Several operators of one function from ONE propagation, with the fewest vectors of all.
+
+    Args:
+        operators: any nesting of dicts, lists, tuples and named tuples of operators: polynomials in
+            `partials`, `jetfold.value`, `gradient`, `laplacian` and their like, randomized ones; a
+            number c stands for c times the value itself.
+
+    Returns:
+        an operator, called like the others; its result has the structure of `operators`, with the
+        results of the operators at the leaves.
+
+    Raises:
+        TypeError: something else in the tree, or no operator.
+
+    >>> import torch, jetfold as jf
+    >>> t, x = jf.partials(2)
+    >>> u = lambda p: torch.sin(p[1]) * p[0] ** 2
+    >>> derivatives({"u": 1, "du": jf.gradient, "u_xx": x**2})(u)(torch.tensor([3.0, 0.0]))
+    {'u': tensor(0.), 'du': tensor([0., 9.]), 'u_xx': tensor(-0.)}
+    """
+    found = Derivatives(operators)
+    if not any(isinstance(leaf, Transform) for leaf in tree_leaves(operators)):
+        raise TypeError(
+            "derivatives needs at least one operator: jetfold.value, jetfold.laplacian, or one "
+            "made with partials(n)"
+        )
+    return found
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The leaves of a nesting of dicts, lists and tuples."""
+    leaves: list[Any] = []
+    map_tree(leaves.append, tree)
+    return leaves
+
+
+def map_tree(func: Callable[[Any], Any], tree: Any) -> Any:
+    """The tree with func of every leaf."""
+    if isinstance(tree, Mapping):
+        return type(tree)({k: map_tree(func, v) for k, v in tree.items()})  # type: ignore[call-arg]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_tree(func, v) for v in tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([map_tree(func, v) for v in tree])
+    return func(tree)
