@@ -217,6 +217,9 @@ class Vocabulary:
     def map_rows(self, function, *blocks, held=()):
         return np.stack([function(*rows) for rows in zip(*blocks, strict=True)])
 
+    def concat(self, parts, axis):
+        return np.concatenate(parts, axis)
+
     def expand_dims(self, block, ndim):
         return block.reshape(len(block), *[1] * (ndim + 1 - block.ndim), *block.shape[1:])
 

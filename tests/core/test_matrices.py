@@ -143,12 +143,18 @@ def test_cholesky(algebra, jet, xp, batch, missing):
     same([None if b is None else xp.diagonal(b).imag for b in lower], [None] * len(lower))
 
 
+SHAPES = pytest.mark.parametrize("shape", [(3, 3), (4, 3), (3, 4)], ids=str)
+
+
 @each
-def test_lu(algebra, jet, xp, batch, missing):
-    a = jet(*batch, 3, 3, missing=missing)
-    l0 = np.linalg.cholesky(a[0] @ xp.adjoint(a[0]))
-    l0 = np.tril(l0, -1) + np.eye(3)
-    u0 = np.triu(a[0])
+@SHAPES
+def test_lu(algebra, jet, xp, batch, missing, shape):
+    a = jet(*batch, *shape, missing=missing)
+    rank = min(shape)
+    l0, u0 = (
+        np.tril(a[0], -1)[..., :rank] / 4 + np.eye(shape[0], rank),
+        np.triu(a[0])[..., :rank, :],
+    )
     a[0] = l0 @ u0
     lower, upper = matrices.lu(algebra, l0, u0, a, xp)
     same(times(algebra, lower, upper, xp), a)
@@ -157,11 +163,12 @@ def test_lu(algebra, jet, xp, batch, missing):
 
 
 @each
-def test_qr(algebra, jet, xp, batch, missing):
-    a = jet(*batch, 4, 3, missing=missing)
+@SHAPES
+def test_qr(algebra, jet, xp, batch, missing, shape):
+    a = jet(*batch, *shape, missing=missing)
     q, r = matrices.qr(algebra, *np.linalg.qr(a[0]), a, xp)
     same(times(algebra, q, r, xp), a)
-    one = constant(np.broadcast_to(np.eye(3), r[0].shape), algebra)
+    one = constant(np.broadcast_to(np.eye(3), (*batch, 3, 3)), algebra)
     same(times(algebra, adjoint(q, xp), q, xp), one)
     same(r, [None if b is None else np.triu(b) for b in r])
     same([None if b is None else xp.diagonal(b).imag for b in r], [None] * len(r))

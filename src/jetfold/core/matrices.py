@@ -22,7 +22,7 @@ from typing import Any
 
 from .algebra import JetAlgebra
 from .arrays import Array, Arrays, Block
-from .jet import Bilinear, add, nilpotent_product, pair, solve_by_degrees
+from .jet import Bilinear, add, nilpotent_product, pair, product, solve_by_degrees
 
 Matrix = Sequence[Any]
 """[value, block 1, …]."""
@@ -145,9 +145,8 @@ def solve(algebra: JetAlgebra, inverse: Array, a: Matrix, b: Matrix, xp: Arrays)
 def inverted(algebra: JetAlgebra, inverse: Array, a: Matrix, xp: Arrays) -> list[Block]:
     """A⁻¹, the solution of A X = 1, from A_0⁻¹."""
     y: list[Block] = [inverse]
-    product = MatrixProduct(xp)
     for m in range(1, algebra.order + 1):  # X_m = −A_0⁻¹ Σ A_i X_j
-        rest = None if a[m] is None else product.block_value(a[m], inverse)
+        rest = None if a[m] is None else xp.matmul(a[m], inverse)
         rest = add(rest, lower_products(algebra, m, a, y, xp))
         y.append(None if rest is None else -xp.matmul(inverse, rest))
     return y
@@ -171,8 +170,7 @@ def triangular_solve(
     part, offset = (xp.triu, 1) if upper else (xp.tril, -1)
     offset = offset if unitriangular else 0
     triangles = [None, *(None if c is None else part(c, offset) for c in a[1:])]
-    product = MatrixProduct(xp)
-    acting: Bilinear = product if left else Reversed(product)
+    acting: Bilinear = MatrixProduct(xp) if left else Reversed(MatrixProduct(xp))
     return solve_by_degrees(algebra, triangles, b, of_value, of_value, acting, xp)
 
 
@@ -188,7 +186,7 @@ def log_det(
     e: list[Block] = [None, *(None if b is None else xp.matmul(inverse, b) for b in a[1:])]
     out: list[Block] = [value]
     out += [None if b is None else xp.sum(xp.diagonal(b), (-1,)) for b in e[1:]]
-    trace, product = TraceOfProduct(xp), MatrixProduct(xp)
+    trace, of_matrices = TraceOfProduct(xp), MatrixProduct(xp)
     power = e
     for k in range(2, algebra.order + 1):
         # e[:] is another list: (A_0⁻¹ N)^k has no symmetry, its factors do not commute.
@@ -197,7 +195,7 @@ def log_det(
             if traces[m] is not None:
                 out[m] = add(out[m], traces[m] * ((-1) ** (k + 1) / k))
         if k < algebra.order:
-            power = nilpotent_product(algebra, power, e[:], product, xp)
+            power = nilpotent_product(algebra, power, e[:], of_matrices, xp)
     return out
 
 
@@ -228,13 +226,19 @@ def lu(
 ) -> tuple[list[Block], list[Block]]:
     """P A = L U: L_m = L_0 tril(F, −1), U_m = triu(F) U_0, F = L_0⁻¹ (P A_m − Σ L_i U_j) U_0⁻¹.
 
+    That is for square matrices. Of others it holds for the square part that both factors share;
+    further rows of L and further columns of U follow from the equation L_0 U_m + L_m U_0 = R.
+
     Args:
-        l0, u0: the factors of the value, L with ones on its diagonal.
-        a: P A, of square matrices; the value is not read.
+        l0, u0: the factors of the value, (*batch, n, l) and (*batch, l, k) with l = min(n, k), L
+            with ones on its diagonal.
+        a: P A, (*batch, n, k); the value is not read.
 
     Returns:
         L and U.
     """
+    rank, (n, k) = l0.shape[-1], (l0.shape[-2], u0.shape[-1])
+    l1, u1 = l0[..., :rank, :], u0[..., :, :rank]
     lower: list[Block] = [l0]
     upper: list[Block] = [u0]
     for m in range(1, algebra.order + 1):
@@ -243,29 +247,45 @@ def lu(
             lower.append(None)
             upper.append(None)
             continue
-        f = xp.solve_triangular(l0, r, upper=False, unitriangular=True)
-        f = xp.solve_triangular(u0, f, upper=True, left=False)
-        lower.append(xp.matmul(l0, xp.tril(f, -1)))
-        upper.append(xp.matmul(xp.triu(f), u0))
+        f = xp.solve_triangular(l1, r[..., :rank, :rank], upper=False, unitriangular=True)
+        f = xp.solve_triangular(u1, f, upper=True, left=False)
+        l_m, u_m = xp.matmul(l1, xp.tril(f, -1)), xp.matmul(xp.triu(f), u1)
+        if n > rank:
+            below = r[..., rank:, :] - xp.matmul(l0[..., rank:, :], u_m)
+            below = xp.solve_triangular(u1, below, upper=True, left=False)
+            l_m = xp.concat([l_m, below], -2)
+        elif k > rank:
+            beside = r[..., :, rank:] - xp.matmul(l_m, u0[..., :, rank:])
+            beside = xp.solve_triangular(l1, beside, upper=False, unitriangular=True)
+            u_m = xp.concat([u_m, beside], -1)
+        lower.append(l_m)
+        upper.append(u_m)
     return lower, upper
 
 
 def qr(
     algebra: JetAlgebra, q0: Array, r0: Array, a: Matrix, xp: Arrays
 ) -> tuple[list[Block], list[Block]]:
-    """A = Q R, QᴴQ = 1, of matrices with at least as many rows as columns.
+    """A = Q R, QᴴQ = 1. Of wide matrices Q is that of the first n columns, and R = Qᴴ A.
 
     With C = (A_m − Σ Q_i R_j) R_0⁻¹ and H = Q_0ᴴ C, the matrix Y = Q_0ᴴ Q_m has H's strict lower
     half, for R is upper triangular; the rest follows from Y + Yᴴ = −Σ Q_iᴴ Q_j, and R's diagonal
     stays real. Then R_m = (H − Y) R_0 and Q_m = C − Q_0 (H − Y).
 
     Args:
-        q0, r0: the factors of the value, (*batch, n, k) and (*batch, k, k).
+        q0, r0: the factors of the value, (*batch, n, l) and (*batch, l, k) with l = min(n, k).
         a: (*batch, n, k); the value is not read.
 
     Returns:
         Q and R.
     """
+    n, k = q0.shape[-2], r0.shape[-1]
+    if n < k:
+        first = [None, *(None if b is None else b[..., :, :n] for b in a[1:])]
+        square, _ = qr(algebra, q0, r0[..., :, :n], first, xp)
+        adjoints = [None if b is None else xp.adjoint(b) for b in square]
+        value = xp.matmul(q0, r0)
+        return square, [r0, *product(algebra, adjoints, [value, *a[1:]], MatrixProduct(xp), xp)[1:]]
     q: list[Block] = [q0]
     r: list[Block] = [r0]
     adjoint: list[Block] = [xp.adjoint(q0)]

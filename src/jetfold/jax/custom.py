@@ -52,6 +52,7 @@ class CustomJvp(Rule):
         shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
         if [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars] and (
             private.special(rule)
+            or (is_entrywise(inner.jaxpr) and private.of_jax(rule))
             or (is_entrywise(inner.jaxpr) and _mixes_nothing(operation, operands))
         ):
             return [entrywise(lambda *x: operation(*x)[0], operands)]

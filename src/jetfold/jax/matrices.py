@@ -56,25 +56,31 @@ def cholesky(operation: Operation, operands: Sequence[Any]) -> Any:
 def lu(operation: Operation, operands: Sequence[Any]) -> Any:
     """P A = L U, both in one array: L's ones are left out."""
     (x,) = operands
-    if x.primal.shape[-1] != x.primal.shape[-2]:
-        return general(operation, operands, "lu of matrices that are not square")
+    (n, k), rank = x.primal.shape[-2:], min(x.primal.shape[-2:])
     packed, pivots, permutation = operation(x.primal)
     permuted = [
         None if b is None else jnp.take_along_axis(b, permutation[None, ..., None], -2)
         for b in expanded(x, x.algebra.order)
     ]
-    l0 = jnp.tril(packed, -1) + XP.eye(packed.shape[-1], packed)
-    lower, upper = matrices.lu(x.algebra, l0, jnp.triu(packed), [None, *permuted], XP)
-    both = [None if a is None else a + b for a, b in zip(lower[1:], upper[1:], strict=True)]
+    l0 = jnp.tril(packed, -1)[..., :rank] + jnp.eye(n, rank, dtype=packed.dtype)
+    u0 = jnp.triu(packed)[..., :rank, :]
+    lower, upper = matrices.lu(x.algebra, l0, u0, [None, *permuted], XP)
+    none = [(0, 0)] * (packed.ndim - 1)  # the leading axis of a block is one more
+    both = [
+        None
+        if a is None
+        else jnp.pad(a, [*none, (0, 0), (0, k - rank)]) + jnp.pad(b, [*none, (0, n - rank), (0, 0)])
+        for a, b in zip(lower[1:], upper[1:], strict=True)
+    ]
     return [jet(x.algebra, packed, both), pivots, permutation]
 
 
 def qr(operation: Operation, operands: Sequence[Any]) -> Any:
-    """A = Q R, of matrices with at least as many rows as columns."""
+    """A = Q R."""
     (x,), params = operands, operation.params
     rows, columns = x.primal.shape[-2:]
-    if rows < columns or (params.get("full_matrices") and rows != columns):
-        return general(operation, operands, "qr of wide matrices, or with a square Q,")
+    if params.get("full_matrices") and rows > columns:
+        return general(operation, operands, "qr with columns of Q that A does not determine")
     if params.get("pivoting"):
         return general(operation, operands, "qr with pivoting")
     a = full_coefficients(x, x.algebra.order)

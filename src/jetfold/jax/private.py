@@ -72,14 +72,21 @@ def made_varying(x: Any, axes: Sequence[Any]) -> Any:
 
 # ------------------------------------------------------------------ rules of JAX itself
 
-_SAME_INSIDE = {
-    "jax._src.numpy.linalg": ("_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small"),
-    "jax._src.nn.functions": ("_softmax",),
-}
+_SAME_INSIDE = (
+    ("jax._src.numpy.linalg", ("_det", "_slogdet_lu", "_slogdet_qr", "_slogdet_small")),
+    ("jax._src.nn.functions", ("_softmax",)),
+)
 """Functions of JAX whose rule is the derivative of what they compute, in another form for speed."""
 
-_ENTRYWISE = "jax._src.scipy.special"
-"""All functions with rules in this module act on every entry alone, though loops are inside."""
+_SPECIAL = (("jax._src.scipy.special", ()), ("jax._src.third_party.scipy.special", ()))
+"""All functions with rules in these modules act on every entry alone, though loops are inside."""
+
+_OTHERS = (
+    ("jax._src.nn.functions", ()),
+    ("jax._src.numpy.ufuncs", ()),
+    ("jax._src.lax.other", ()),
+)
+"""Those in these modules do if their equations say so: it need not be asked of their rules."""
 
 
 def same_inside(rule: Callable[..., Any] | None) -> bool:
@@ -88,26 +95,30 @@ def same_inside(rule: Callable[..., Any] | None) -> bool:
     Private: those functions, and `derivative_rule`. Without them they go through the general rule,
     exactly, with a warning and more slowly.
     """
-    return rule in _rules_of_jax()[0]
+    return rule in _rules_of(_SAME_INSIDE)
 
 
 def special(rule: Callable[..., Any] | None) -> bool:
     """Whether it is that of one of JAX's special functions; without these names, as above."""
-    return rule in _rules_of_jax()[1]
+    return rule in _rules_of(_SPECIAL)
+
+
+def of_jax(rule: Callable[..., Any] | None) -> bool:
+    """Whether it is that of another one; without these names, tracing takes longer."""
+    return rule in _rules_of(_OTHERS)
 
 
 @cache
-def _rules_of_jax() -> tuple[frozenset[Any], frozenset[Any]]:
-    """The rules of both lists."""
-    found: tuple[list[Any], list[Any]] = ([], [])
-    for module, names in (*_SAME_INSIDE.items(), (_ENTRYWISE, ())):
+def _rules_of(modules: Sequence[tuple[str, Sequence[str]]]) -> frozenset[Any]:
+    """The rules of the functions in some modules: of those that are named, or of all."""
+    found = []
+    for module, names in modules:
         with contextlib.suppress(ImportError):
             inside = vars(import_module(module))
-            for name in names or inside:
-                rule = getattr(inside.get(name), "jvp", None)
-                if isinstance(inside.get(name), jax.custom_jvp) and rule is not None:
-                    found[not names].append(rule)
-    return frozenset(found[0]), frozenset(found[1])
+            for function in map(inside.get, names or inside):
+                if isinstance(function, jax.custom_jvp) and function.jvp is not None:
+                    found.append(function.jvp)
+    return frozenset(found)
 
 
 def derivative_rule(params: dict[str, Any]) -> Callable[..., Any] | None:

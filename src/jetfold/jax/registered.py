@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from ..core.jet import Jet
-from ..rules import Registered
+from ..core.registered import Registered
 from .interpreter import Operation, interpret
 from .jets import algebra_of, jet, rows_before, rows_behind
 from .rules import composed
