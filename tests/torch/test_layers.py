@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 import jetfold as jf
+from jetfold.torch.overload import Jet
 
 
 class Sine(nn.Module):
@@ -185,7 +186,7 @@ def same(function: Any, reference: Any, shape: tuple[int, ...], tools: Any, orde
     generator = torch.Generator().manual_seed(3)
     embed = tools.embedding(shape, (-1.5, 1.5), generator, 1)
     tools.agree(
-        lambda p: (function if isinstance(p, jf.torch.Jet) else reference)(embed(p)[0]),
+        lambda p: (function if isinstance(p, Jet) else reference)(embed(p)[0]),
         torch.tensor([0.3, -0.7, 0.45], dtype=torch.float64),
         order=order,
     )
@@ -349,9 +350,7 @@ def test_broad_network(tools: Any, monkeypatch: Any) -> None:
     reference.load_state_dict(net.state_dict())
     reference.norm.forward = lambda h: plain_norm(h, -1, reference.norm)
     monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
-    tools.agree(
-        lambda p: (net if isinstance(p, jf.torch.Jet) else reference)(p[None])[0], x, order=2
-    )
+    tools.agree(lambda p: (net if isinstance(p, Jet) else reference)(p[None])[0], x, order=2)
 
 
 @pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")

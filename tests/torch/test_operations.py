@@ -353,6 +353,8 @@ CASES = [
         "torch.linalg.cholesky(spd(x)) := lower(spd(x)); torch.cholesky(spd(y)) := lower(spd(y)); torch.linalg.cholesky(spd(x), upper=True) := lower(spd(x)).mT; spd(y).cholesky(True) := lower(spd(y)).mT; torch.linalg.cholesky_ex(spd(x)).L := lower(spd(x))",
         "torch.cholesky_solve(y, lower(spd(x))) := spd(x).inverse() @ y; y.cholesky_solve(lower(spd(x)).mT, upper=True) := spd(x).inverse() @ y; torch.cholesky_solve(z, lower(spd(c))) := spd(c).inverse() @ z",
         "torch.linalg.qr(x).Q := orthonormal(x)[0]; torch.linalg.qr(x) := orthonormal(x); torch.linalg.qr(y) := orthonormal(y); torch.qr(z)[1] := orthonormal(z)[1]; x.qr().R := orthonormal(x)[1]; torch.linalg.qr(x, 'complete') := orthonormal(x)",
+        "(lambda f: f.Q @ f.R)(torch.linalg.qr(y.mT)) := y.mT; torch.linalg.qr(y.mT).Q := orthonormal(y[:2].mT)[0]; torch.linalg.qr(z.mT, mode='complete').R := orthonormal(z[:, :2].mT)[0].mT @ z.mT",
+        "torch.linalg.lu(z)[1:]; torch.linalg.lu(z.mT)[1:]; torch.linalg.lu_factor(y).LU; torch.linalg.lu_factor(y.mT).LU; (lambda f: f.P @ f.L @ f.U)(torch.linalg.lu(z)) := z",
         "torch.linalg.lu(x)[1:] := eliminated(x)[1:]; torch.linalg.lu(spd(x)).U := eliminated(spd(x))[2]; torch.linalg.lu_factor(x).LU + torch.eye(3).double() := eliminated(x)[1] + eliminated(x)[2]",
         "torch.linalg.eigvalsh(spd(x)); torch.linalg.eigvalsh(spd(y), UPLO='U'); torch.linalg.eigh(spd(z)).eigenvalues := torch.linalg.eigvalsh(spd(z))",
         "(lambda e: e.eigenvectors * e.eigenvalues.unsqueeze(-2) @ e.eigenvectors.mT)(torch.linalg.eigh(spd(x))) := spd(x); (lambda v: v.mT @ v)(torch.linalg.eigh(spd(x)).eigenvectors) := 0 * x + torch.eye(3).double()",
@@ -584,7 +586,7 @@ x.type(); x.shape; x.dtype; x.device; x.layout; x.ndim; len(x); x.T.shape; x.mT.
 x.itemsize; x.is_cuda; x.is_cpu; x.is_mps; x.is_meta; x.is_sparse; x.is_nested; x.is_quantized
 x.is_mkldnn; x.is_sparse_csr; x.is_xla; x.is_xpu; x.requires_grad; x.grad_fn; x.data
 x.detach(); torch.detach(x); x.detach()[0].tolist(); x[0, 0].detach().item(); bool(x[0, 1])
-complex(x[0, 0]); c[0, 0] in x; 7.0 in x; f"{x[0, 0]:.3f}"; x.to(torch.int64); x.type(torch.long)
+complex(x[0, 0].detach()); c[0, 0] in x; 7.0 in x; f"{x[0, 0]:.3f}"; x.to(torch.int64); x.type(torch.long)
 x.max(1)[1]; x.topk(2).indices; x.floor().detach()
 x.sign().detach(); x.detach().numpy().sum()
 """

@@ -34,7 +34,8 @@ def aligned(u: Coefficients, y: Array, xp: Arrays) -> list[Block]:
 
     Rows lie on the leading axis, so that broadcasting would take it for one of the value's.
     """
-    return [u[0], *(None if b is None else xp.expand_dims(b, y.ndim) for b in u[1:])]
+    n = y.ndim
+    return [u[0], *[b if b is None or b.ndim > n else xp.expand_dims(b, n) for b in u[1:]]]
 
 
 # ------------------------------------------------------------------ linear and bilinear

@@ -43,16 +43,13 @@ class Product(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         u, v = args[0], second(args, kwargs)
         jet = u if is_jet(level, u) else v
-        dtype = torch.result_type(u, v) if _mixed(u, v) else None
+        dtype = None
+        if is_tensor(u) and is_tensor(v) and u.dtype != v.dtype:
+            dtype = torch.result_type(u, v)  # rows would not be promoted as values are
         order = jet.algebra.order
         a, b = coefficients(level, u, order, dtype), coefficients(level, v, order, dtype)
         out = times(jet.algebra, a, b, XP)
         return jet.like(out[0], out[1:])
-
-
-def _mixed(u: Any, v: Any) -> bool:
-    """Whether two tensors differ in dtype: then that of rows is not promoted as that of values."""
-    return is_tensor(u) and is_tensor(v) and u.dtype != v.dtype
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from ..core.arrays import Arrays
@@ -17,6 +16,7 @@ from .double import in_float64 as in_float64
 from .double import to_numpy as to_numpy
 from .general import general
 from .overload import Jet, NewLevel, report
+from .private import tree_map
 
 NAME = "torch"
 xp: Arrays = arrays

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch.autograd.forward_ad import unpack_dual
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.algebra import monomials
 from ..core.general import blocks
@@ -19,7 +18,7 @@ from ..core.jet import Jet
 from . import arrays as XP
 from .arguments import full, is_jet
 from .lifts import is_tensor
-from .private import is_wrapped
+from .private import is_wrapped, tree_flatten, tree_unflatten
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 

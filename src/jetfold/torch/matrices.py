@@ -1,6 +1,6 @@
 """Rules of linear algebra: the formulas are `core.matrices`', the factors of values PyTorch's.
 
-What they do not cover (matrices that are wider than high, …) they leave to the general rule.
+What they do not cover they leave to the general rule: pivot=False, mode="complete".
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from ..core import matrices
 from . import arrays as XP
@@ -117,10 +118,6 @@ def _cofactors(entry: list[list[Any]]) -> Any:
 # ------------------------------------------------------------------ factorisations
 
 
-def _square(jet: Any) -> bool:
-    return bool(jet.primal.shape[-1] == jet.primal.shape[-2])
-
-
 @dataclass(frozen=True)
 class Cholesky(Rule):
     """L with A = L Lᴴ, or Lᴴ for upper=True."""
@@ -142,13 +139,13 @@ class FactorsQR(NamedTuple):
 
 @dataclass(frozen=True)
 class QR(Rule):
-    """A = Q R, of matrices with at least as many rows as columns, Q shaped like A."""
+    """A = Q R, Q with as many columns as R has rows; more columns nothing determines."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
         n, k = jet.primal.shape[-2:]
         mode = args[1] if len(args) > 1 else kwargs.get("mode", kwargs.get("some", True))
-        if n < k or not (mode in ("reduced", True) or (n == k and mode in ("complete", False))):
+        if mode not in ("reduced", True) and not (n <= k and mode in ("complete", False)):
             return NotImplemented
         q0, r0 = torch.linalg.qr(jet.primal)
         q, r = matrices.qr(jet.algebra, q0, r0, [None, *full(jet)], XP)
@@ -190,11 +187,11 @@ class FactorsLU(NamedTuple):
 
 @dataclass(frozen=True)
 class LU(Rule):
-    """A = P L U of square matrices; the permutation is that of the value."""
+    """A = P L U; the permutation is that of the value."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
-        if not _square(jet) or not kwargs.get("pivot", True):
+        if not kwargs.get("pivot", True):
             return NotImplemented
         p, l0, u0 = torch.linalg.lu(jet.primal)
         permuted = [None, *(None if b is None else p.mT @ b for b in full(jet))]
@@ -211,13 +208,16 @@ class Compact(NamedTuple):
 
 @dataclass(frozen=True)
 class LUFactor(Rule):
-    """The factors of A = P L U of square matrices in one: L + U − 1, and the pivots."""
+    """The factors of A = P L U in one, L + U − 1 where they are square, and the pivots."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
-        if not _square(jet) or not kwargs.get("pivot", True):
+        if not kwargs.get("pivot", True):
             return NotImplemented
         _, lower, upper = torch.linalg.lu(jet)
         factors, pivots = torch.linalg.lu_factor(jet.primal)
-        both = (lower + upper).blocks  # the ones on L's diagonal are constant
-        return Compact(jet.like(factors, both), pivots)
+        n, k = factors.shape[-2:]
+        left = F.pad(lower, (0, k - lower.shape[-1]))
+        right = F.pad(upper, (0, 0, 0, n - upper.shape[-2]))
+        both = left + right  # the ones on L's diagonal are constant
+        return Compact(jet.like(factors, both.blocks), pivots)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import core, warn
+from .. import warn
+from ..core import jet as core
 from ..core.arrays import Block
 from . import private
 from .arguments import values
@@ -265,7 +266,7 @@ def _cast(x: Any, dtype: Any) -> Any:
 
 def write(target: Any, index: Any, source: Any) -> Any:
     """The target with target[index] replaced by the source (broadcast), as a new jet."""
-    if not isinstance(source, (torch.Tensor, core.jet.Jet)):
+    if not isinstance(source, (torch.Tensor, core.Jet)):
         source = torch.as_tensor(source, dtype=target.dtype, device=target.device)
     source = _cast(source, target.dtype)
     if source.ndim == 0 and isinstance(index, torch.Tensor) and index.dtype == torch.bool:
@@ -349,7 +350,7 @@ def _remember(
 # ------------------------------------------------------------------ the class
 
 
-class Jet(core.jet.Jet):
+class Jet(core.Jet):
     """A jet of tensors: to the user's function it looks like the tensor that is its value.
 
     In-place operations replace the value and the coefficients of the object. A view remembers

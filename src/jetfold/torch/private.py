@@ -11,15 +11,30 @@ from typing import Any
 
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-BUILT_IN = (getattr(torch._C, "_nn", None),)
+__all__ = [
+    "BUILT_IN",
+    "LISTS",
+    "inside_transform",
+    "is_wrapped",
+    "operators_are_methods",
+    "refused",
+    "refused_hooks",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+]
+# Pytrees as torch.func and torch.compile know them: `torch.utils._pytree` has no public name.
+
+BUILT_IN = (torch._C._nn,)
 """The functions behind torch.nn.functional, which jets meet as themselves: F.gelu, F.pad, ….
 
-Without them those functions have no rule and go the general way, and say so.
+Without them those functions have no rule and go the general way, and say so: () would do.
 """
 
-LISTS = (getattr(torch, "_VF", None),)
+LISTS = (torch._VF,)
 """What torch.meshgrid, torch.atleast_1d, … call when they are given one list; likewise."""
 
 

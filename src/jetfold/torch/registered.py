@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils._pytree import tree_leaves, tree_map
-
-from .. import core
+from ..core import jet as core
 from .overload import Jet
+from .private import tree_leaves, tree_map
 from .rules import apply_tower
 
 
@@ -32,13 +31,13 @@ def apply(rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not isinstance(x, Jet):
             return x
         if x.level == level:
-            return core.jet.Jet(algebra, level, x.primal, x.blocks)
-        return core.jet.Jet(algebra, level, x, [None] * algebra.order)
+            return core.Jet(algebra, level, x.primal, x.blocks)
+        return core.Jet(algebra, level, x, [None] * algebra.order)
 
     def closed(found: Any) -> Any:
-        value = found.primal if isinstance(found, core.jet.Jet) else found
+        value = found.primal if isinstance(found, core.Jet) else found
         found = rule.result(found, algebra, getattr(value, "shape", ()))
-        if type(found) is not core.jet.Jet:
+        if type(found) is not core.Jet:
             return found
         return Jet(algebra, level, found.primal, found.blocks)
 
