@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from .backends import Powers, processor
 from .measure import resident_peak
 from .networks import Layer
+from .torch_private import ZerosInMemory
 
 
 class Torch:
@@ -119,20 +119,3 @@ def make(device: str, dtype: str, threads: int | None) -> Torch:
     if threads is not None:
         torch.set_num_threads(threads)
     return Torch(device, dtype)
-
-
-class ZerosInMemory(CustomGraphPass):
-    """A pass of Inductor: the zero tangents of forward mode become ordinary zeros.
-
-    `torch.func.jvp` makes tensors of zeros without memory, and Inductor's kernels for the CPU read
-    it: nested differentiation, once compiled, crashes (pytorch/pytorch#190856).
-    """
-
-    def __call__(self, graph: Any) -> None:
-        for node in graph.nodes:
-            if node.target is torch.ops.aten._efficientzerotensor.default:
-                node.target = torch.ops.aten.full.default
-                node.args = (*node.args, 0)
-
-    def uuid(self) -> Any:  # for Inductor's cache on disk
-        return "jetfold.bench ZerosInMemory 1"
