@@ -34,7 +34,7 @@ def laplacian(f, x):
 def test_rules_are_values():
     assert rules.Linear(0, 2) == rules.Linear(0, 2) != rules.Linear(0)
     assert rules.Elementwise(towers.exp) == TABLE["exp"] != TABLE["sin"]
-    assert hash(rules.Linear(0)) == hash(TABLE["slice"])
+    assert hash(rules.Linear(0)) == hash(TABLE["tile"])
     assert all(isinstance(rule, Rule) and hash(rule) for rule in TABLE.values())
     with pytest.raises(dataclasses.FrozenInstanceError):
         TABLE["exp"].tower = towers.sin
@@ -46,8 +46,8 @@ def test_what_is_declared_beside_the_kind():
     assert rule.axes is axes
     assert rule.entrywise
     assert rule.places == (0,)
-    assert TABLE["slice"].axes is None
-    assert not TABLE["slice"].entrywise
+    assert TABLE["tile"].axes is None
+    assert not TABLE["tile"].entrywise
     assert dataclasses.replace(TABLE["exp"], axes=axes).axes is axes
 
 

@@ -12,6 +12,7 @@ hold for results of inexact dtype.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,14 +38,27 @@ Declare = Callable[[Params, Sequence[Any], Any], Action]
 # ------------------------------------------------------------------ pointwise
 
 
-def linear(*operands: int) -> Declare:
+@dataclass(frozen=True, init=False)
+class Together:
     """Linear in the operands at these positions together."""
-    return lambda params, x, result: Pointwise(linear=operands)
+
+    operands: tuple[int, ...]
+
+    def __init__(self, *operands: int) -> None:
+        object.__setattr__(self, "operands", operands)
+
+    def __call__(self, params: Params, operands: Sequence[Any], result: Any) -> Action:
+        return Pointwise(linear=self.operands)
 
 
-def summation(sign: int) -> Declare:
+@dataclass(frozen=True)
+class Signed:
     """u ± v."""
-    return lambda params, x, result: Pointwise(linear=(0, 1), sign=sign, arithmetic=True)
+
+    sign: int
+
+    def __call__(self, params: Params, operands: Sequence[Any], result: Any) -> Action:
+        return Pointwise(linear=(0, 1), sign=self.sign, arithmetic=True)
 
 
 def negation(params: Params, operands: Sequence[Any], result: Any) -> Action:
@@ -129,17 +143,18 @@ def contraction(params: Params, operands: Sequence[Any], result: Any) -> Action:
 # ------------------------------------------------------------------ along some axes
 
 
-def along(axes: Callable[[Params, Sequence[Any]], Sequence[int]]) -> Declare:
+@dataclass(frozen=True)
+class Along:
     """Linear in the first operand, which has the axes of the result, and acting along some.
 
-    Args:
+    Attributes:
         axes: from the parameters and the operands.
     """
 
-    def declare(params: Params, operands: Sequence[Any], result: Any) -> Action:
-        return alongside(axes(params, operands), (0,), len(result.shape))
+    axes: Callable[[Params, Sequence[Any]], Sequence[int]]
 
-    return declare
+    def __call__(self, params: Params, operands: Sequence[Any], result: Any) -> Action:
+        return alongside(self.axes(params, operands), (0,), len(result.shape))
 
 
 def running(params: Params, operands: Sequence[Any]) -> Sequence[int]:
