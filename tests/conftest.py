@@ -26,6 +26,15 @@ class Absent(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Absent())
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """JAX keeps what it compiled: most of a test's time, and the workers compile the same things."""
+    if config.cache is not None and not hasattr(config, "workerinput"):  # workers inherit these
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
 hypothesis.settings.register_profile(
     "jetfold",
     deadline=None,  # machines are noisy

@@ -403,7 +403,7 @@ def test_sharded_inputs():
         key = jax.random.key(5)
         for options in ({"samples": 2}, {"samples": 2, "per_point": True},
                         {"samples": 1, "distribution": "coordinates"}):
-            operator = jf.laplacian(net, batch_dims=1, **options)
+            operator = jf.randomize(jf.laplacian, **options)(net, batch_dims=1)
             close(jax.jit(operator)(placed, rng=key), operator(xs, rng=key))
         close(jax.jit(jf.laplacian(net, batch_dims=1, chunk_size=2))(placed), expected)
 
