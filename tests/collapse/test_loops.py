@@ -111,14 +111,22 @@ def test_laplacians(f, weighted, derivative, weights, rng):
     assert found.matmul_after < 0.7 * found.matmul_before
     assert found.matmul_after <= 1.03 * (DIMENSION + 2) * forward
     collapsed = jf.collapse(program)
-    np.testing.assert_allclose(jax.jit(collapsed)(weights, x), program(weights, x), rtol=1e-9)
 
-    def loss(program):
-        return jax.jit(jax.grad(lambda w, x: (program(w, x) ** 2).sum(), (0, 1)))(weights, x)
+    def evaluated(program):
+        """The gradients of a loss, and the values, from one compiled program."""
 
-    if derivative is by_jvp:
-        for a, b in zip(*map(jax.tree.leaves, map(loss, (collapsed, program))), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+        def loss(w, x):
+            values = program(w, x)
+            return (values**2).sum(), values
+
+        if derivative is by_jvp:
+            return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weights, x)
+        return (), jax.jit(program)(weights, x)
+
+    (ours, values), (theirs, expected) = map(evaluated, (collapsed, program))
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
 
 
 def test_a_laplacian_in_the_body_of_a_loop(weights, rng):
@@ -138,7 +146,7 @@ def test_a_laplacian_in_the_body_of_a_loop(weights, rng):
     x = jnp.asarray(rng.normal(size=DIMENSION))
     found = planned(program, x)
     assert found.matmul_after < 0.7 * found.matmul_before
-    for a, b in zip(jf.collapse(program)(x), program(x), strict=True):
+    for a, b in zip(jax.jit(jf.collapse(program))(x), jax.jit(program)(x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
@@ -169,7 +177,7 @@ def test_linear_loops_carry_sums_alone(weights, rng):
 
     found = planned(program, x, c)
     assert found.matmul_after < 0.4 * found.matmul_before
-    for a, b in zip(jf.collapse(program)(x, c), program(x, c), strict=True):
+    for a, b in zip(jax.jit(jf.collapse(program))(x, c), jax.jit(program)(x, c), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -185,7 +193,8 @@ def test_weights_made_in_the_body(weights, rng):
 
         return lax.scan(step, (x, x[:, 0]), weights["inner"])
 
-    for a, b in zip(*map(jax.tree.leaves, (jf.collapse(program)(x), program(x))), strict=True):
+    both = (jax.jit(f)(x) for f in (jf.collapse(program), program))
+    for a, b in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
     assert planned(program, x).after <= planned(program, x).before
 
@@ -203,7 +212,7 @@ def test_loops_with_effects_and_while_loops_stay_as_they_are(weights, rng):
         g = lax.while_loop(lambda h: h.sum() < 0, lambda h: h + 1.0, x)
         return (h + g).sum(0)
 
-    np.testing.assert_allclose(jf.collapse(program)(x), program(x), rtol=1e-9)
+    np.testing.assert_allclose(jf.collapse(program)(x), jax.jit(program)(x), rtol=1e-9)
     jax.effects_barrier()
     assert len(seen) == 2 * len(weights["inner"])
 
@@ -220,13 +229,14 @@ def test_loops_are_planned_once(f, weights, rng, monkeypatch):
         eye = jnp.eye(DIMENSION)
         return jax.vmap(lambda v: by_jvp(lambda y: f(closed["w"], y), x, v))(eye).sum(0)
 
+    truth = lambda x: jax.jit(lambda x: program(x))(x)  # traced each time
     collapsed, x = jf.collapse(program), jnp.asarray(rng.normal(size=DIMENSION))
-    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    np.testing.assert_allclose(collapsed(x), truth(x), rtol=1e-9)
     assert asked
     asked.clear()
-    np.testing.assert_allclose(collapsed(x), program(x), rtol=1e-9)
+    np.testing.assert_allclose(collapsed(x), truth(x), rtol=1e-9)
     closed["w"] = jax.tree.map(lambda a: 1.1 * a, weights)
-    np.testing.assert_allclose(collapsed(2 * x), program(2 * x), rtol=1e-9)
+    np.testing.assert_allclose(collapsed(2 * x), truth(2 * x), rtol=1e-9)
     assert not asked
 
 
@@ -240,5 +250,5 @@ def test_loops_over_zeros_and_of_no_steps(steps, rng):
         g, _ = lax.scan(lambda h, a: (h @ a, None), x, zeros)
         return (h @ h.T).sum(0), ys.sum((0, 1)), (x @ x.T).sum(), h.sum(0), g.sum(0)
 
-    for a, b in zip(jf.collapse(program)(x), program(x), strict=True):
+    for a, b in zip(jax.jit(jf.collapse(program))(x), jax.jit(program)(x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
