@@ -53,3 +53,14 @@ def report(name: str) -> bool:
         stacklevel=2,
     )
     return True
+
+
+def report_inside(name: str, reason: object) -> None:
+    """Warn that the code of a function counts, not its own rule; an error under `strict()`."""
+    text = (
+        f"the reverse rule of {name} cannot be differentiated again ({reason}): jetfold "
+        "differentiates the code inside instead, which is right only if the rule is its derivative"
+    )
+    if getattr(_state, "strict", False):
+        raise NotImplementedError(f"{text}; give it a forward rule, by jax.custom_jvp")
+    warnings.warn(text, JetfoldWarning, stacklevel=2)
