@@ -44,12 +44,23 @@ def report(name: str) -> bool:
     if getattr(_state, "strict", False):
         raise NotImplementedError(
             f"{name} has no rule of its own, and jetfold.strict() forbids the general rule; leave "
-            "strict() to have it evaluated exactly by nested forward mode, only slower"
+            "strict() to have it evaluated exactly by nested differentiation, only slower"
         )
     warnings.warn(
-        f"{name} has no rule of its own: jetfold evaluates it by nested forward mode, exactly but "
+        f"{name} has no rule of its own: jetfold evaluates it by nested differentiation, exactly but "
         "more slowly (jetfold.strict() makes this an error)",
         JetfoldWarning,
         stacklevel=2,
     )
     return True
+
+
+def report_inside(name: str, reason: object) -> None:
+    """Warn that the code of a function counts, not its own rule; an error under `strict()`."""
+    text = (
+        f"the reverse rule of {name} cannot be differentiated again ({reason}): jetfold "
+        "differentiates the code inside instead, which is right only if the rule is its derivative"
+    )
+    if getattr(_state, "strict", False):
+        raise NotImplementedError(f"{text}; give it a forward rule, by jax.custom_jvp")
+    warnings.warn(text, JetfoldWarning, stacklevel=2)

@@ -628,7 +628,7 @@ ELSEWHERE |= dict.fromkeys(OLD.split(), "a name in other versions of JAX, or rar
 ELSEWHERE |= {
     "add_any": "only where JAX differentiates",
     "custom_lin": "likewise",
-    "custom_vjp_call": "test_control",
+    "custom_vjp_call": "test_custom",
     "custom_vmap_call": "test_control",
     "and": "of integers and booleans, which have no jets",
     "not": "likewise",

@@ -1,24 +1,29 @@
-"""Functions with a derivative rule of their own (`jax.custom_jvp`): it counts, at every order."""
+"""Functions with a derivative rule of their own: it counts, at every order.
+
+Never the derivative of the code inside: `jax.custom_jvp` and `jax.custom_vjp` say what is meant.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from ..core.jet import Jet
+from ..warn import report_inside
 from . import private
 from .control import closed
-from .general import entrywise, general, of_places, places_of_jets
+from .general import Push, by_jvp, entrywise, general, of_places, places_of_jets
 from .interpreter import Operation, Rule, interpret_closed, rule_of
 from .jets import algebra_of
 
-CALLS = ("jit", "pjit", "custom_jvp_call", "closed_call")
+CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call")
 
 
 def is_entrywise(jaxpr: Jaxpr) -> bool:
@@ -60,15 +65,90 @@ class CustomJvp(Rule):
         return general(operation, operands, f"the custom_jvp function {name}")
 
 
-def _mixes_nothing(operation: Operation, operands: Sequence[Any]) -> bool:
-    """Whether the rule of a custom_jvp function, applied again and again, is elementwise too."""
+@dataclass(frozen=True)
+class CustomVjp(Rule):
+    """A function with a reverse rule of its own: its forward derivative is the transpose of that.
+
+    ct ↦ bwd(res, ct) is linear, and v ↦ J v its transpose. Nested, it is what nested reverse mode
+    gives; elementwise functions need only ones as v. (Where a rule is not the derivative of what
+    `fwd` returns, nested reverse mode uses both by turns; here the rule counts throughout.)
+    """
+
+    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
+        inner = closed(next(operation.params[k] for k in _INSIDE if k in operation.params))
+        shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
+        if (
+            [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars]
+            and is_entrywise(inner.jaxpr)
+            and _mixes_nothing(operation, operands, by_pullback)
+        ):
+            return [entrywise(lambda *x: operation(*x)[0], operands, by_pullback)]
+        name = f"the custom_vjp function {private.name_of(inner.jaxpr)}"
+        try:
+            return general(operation, operands, name, by_pullback)
+        except ValueError as error:  # a loop of any length has no reverse mode in JAX
+            report_inside(name, error)
+            return interpret_closed(inner, operands)
+
+
+_INSIDE = ("call_jaxpr", "fun_jaxpr")  # as versions of JAX call it
+
+
+def by_pullback(
+    function: Callable[..., Any], points: Sequence[Any], tangents: Sequence[Any]
+) -> Any:
+    """Dφ(points)[tangents] as the transpose of the pullback, where JAX has no forward mode."""
+    results, pullback = jax.vjp(function, *points)
+    leaves, structure = jax.tree.flatten(results)
+
+    def of_leaves(cotangents: Sequence[Any]) -> Any:
+        return pullback(jax.tree.unflatten(structure, cotangents))
+
+    return jax.tree.unflatten(structure, _transpose(of_leaves, leaves, tangents))
+
+
+def _transpose(
+    pullback: Callable[..., Any], like: Sequence[Any], tangents: Sequence[Any]
+) -> list[Any]:
+    """J v, from ct ↦ Jᵀ ct of cotangents like these."""
+    described = [jax.ShapeDtypeStruct(y.shape, y.dtype) for y in like]
+    if not _loops(jax.make_jaxpr(pullback)(described).jaxpr):
+        (found,) = jax.linear_transpose(pullback, described)(tuple(tangents))
+        return list(found)
+    # A loop of any length has no transpose: Jᵀ, row by row.
+    ends = np.cumsum([y.size for y in like])
+    unit = jnp.split(jnp.eye(ends[-1]), ends[:-1], axis=1)
+    basis = [u.reshape((-1, *y.shape)).astype(y.dtype) for u, y in zip(unit, like, strict=True)]
+    rows = jax.vmap(pullback)(basis)
+    terms = [
+        (row * v).reshape((ends[-1], -1)).sum(1) for row, v in zip(rows, tangents, strict=True)
+    ]
+    flat = jnp.split(reduce(jnp.add, terms), ends[:-1])
+    return [f.reshape(y.shape).astype(y.dtype) for f, y in zip(flat, like, strict=True)]
+
+
+def _loops(jaxpr: Jaxpr) -> bool:
+    """Whether a while loop is somewhere in a function."""
+    return any(
+        equation.primitive.name == "while"
+        or any(
+            _loops(closed(inner).jaxpr)
+            for inner in jax.tree.leaves(equation.params)
+            if isinstance(inner, (Jaxpr, ClosedJaxpr))
+        )
+        for equation in jaxpr.eqns
+    )
+
+
+def _mixes_nothing(operation: Operation, operands: Sequence[Any], push: Push = by_jvp) -> bool:
+    """Whether the rule of a function, applied again and again, is elementwise too."""
     places = places_of_jets(operands)
     of_jets = of_places(operation, operands, places)
 
     def derivative(order: int, *points: Any) -> Any:
         if order:
             ones = tuple(jnp.ones_like(x) for x in points)
-            return jax.jvp(partial(derivative, order - 1), points, ones)[1]
+            return push(partial(derivative, order - 1), points, ones)
         return of_jets(*points)[0]
 
     highest = partial(derivative, algebra_of(operands).order)

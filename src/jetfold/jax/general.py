@@ -1,4 +1,4 @@
-"""Derivatives from nested `jax.jvp`: the general rule, and functions of every entry alone."""
+"""The general rule, and functions of every entry alone: nested derivatives of JAX's own."""
 
 from __future__ import annotations
 
@@ -45,8 +45,19 @@ def pushforward(
     )[1]
 
 
-def general(operation: Callable[..., Any], operands: Sequence[Any], name: str) -> Any:
-    """Any operation that JAX differentiates in forward mode, from nested `jax.jvp`, exactly.
+Push = Callable[[Callable[..., Any], Sequence[Any], Sequence[Any]], Any]
+"""(function, points, tangents) -> Dφ(points)[tangents]."""
+
+
+def by_jvp(function: Callable[..., Any], points: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """Dφ(points)[tangents], by forward mode."""
+    return jax.jvp(function, tuple(points), tuple(tangents))[1]
+
+
+def general(
+    operation: Callable[..., Any], operands: Sequence[Any], name: str, push: Push = by_jvp
+) -> Any:
+    """Any operation that JAX differentiates, from its nested directional derivatives, exactly.
 
     It is reported by name, for it is slow.
     """
@@ -74,7 +85,7 @@ def general(operation: Callable[..., Any], operands: Sequence[Any], name: str) -
 
             n = len(points)
             for s in range(len(slots)):
-                derivative = _pushed(derivative, tangents[s * n : (s + 1) * n])
+                derivative = _pushed(push, derivative, tangents[s * n : (s + 1) * n])
             return derivative(*points)
 
         return jax.vmap(one)(*[stack for slot in slots for stack in slot])
@@ -93,14 +104,13 @@ def general(operation: Callable[..., Any], operands: Sequence[Any], name: str) -
     return results if several else results[0]
 
 
-def _pushed(function: Callable[..., Any], tangents: Sequence[Any]) -> Callable[..., Any]:
-    def derivative(*at: Any) -> Any:
-        return jax.jvp(function, at, tuple(tangents))[1]
+def _pushed(
+    push: Push, function: Callable[..., Any], tangents: Sequence[Any]
+) -> Callable[..., Any]:
+    return lambda *at: push(function, at, tangents)
 
-    return derivative
 
-
-def entrywise(function: Callable[..., Any], operands: Sequence[Any]) -> Any:
+def entrywise(function: Callable[..., Any], operands: Sequence[Any], push: Push = by_jvp) -> Any:
     """A function that acts on every entry alone, of one jet or more: t_α = ∂^αφ/α!.
 
     Its partial derivatives need no tangents but ones. Operands are broadcast where `function` does.
@@ -114,7 +124,7 @@ def entrywise(function: Callable[..., Any], operands: Sequence[Any]) -> Any:
             def of_one(point: Any) -> Any:
                 return function(*points[:k], point, *points[k + 1 :])
 
-            return jax.jvp(of_one, (points[k],), (jnp.ones_like(points[k]),))[1]
+            return push(of_one, (points[k],), (jnp.ones_like(points[k]),))
 
         return derivative
 

@@ -15,7 +15,7 @@ from jax.extend.core import Primitive
 from ..core import arithmetic, towers
 from . import axes
 from .control import Inlined, checkpointed, conditional, scan, shard_map, while_loop
-from .custom import CustomJvp
+from .custom import CustomJvp, CustomVjp
 from .halves import sum_of_rows_p
 from .interpreter import RULES, Rule
 from .matrices import cholesky, custom_linear_solve, eigh, lu, qr, triangular_solve
@@ -263,9 +263,9 @@ TABLE: dict[str, Rule] = {
     "custom_jvp_call": CustomJvp(),
     "custom_linear_solve": Own(custom_linear_solve),
     "custom_lin": General(),
-    "custom_vjp_call": Inlined(),
+    "custom_vjp_call": CustomVjp(),
     "custom_vmap_call": Inlined(),
-    "custom_vjp_call_jaxpr": Inlined(),
+    "custom_vjp_call_jaxpr": CustomVjp(),
     "jit": Inlined(),
     "pjit": Inlined(),
     "remat": Own(checkpointed),

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..core.arrays import Arrays
-from . import arrays, private
+from . import arrays, functions, private
 from .double import float64 as float64
 from .double import in_float64 as in_float64
 from .double import to_numpy as to_numpy
@@ -77,7 +77,8 @@ def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
     if torch.compiler.is_compiling():
         return function(*jets)
     try:
-        return function(*jets)
+        with private.functions_through(functions.apply, Jet):
+            return function(*jets)
     except Exception as error:
         if not private.refused(error, Jet):
             raise

@@ -29,12 +29,18 @@ def _monomials(key: int) -> Any:
 
 
 def general(
-    level: int, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], strict: bool = False
+    level: int,
+    func: Callable[..., Any],
+    args: Any,
+    kwargs: dict[str, Any],
+    strict: bool = False,
+    directional: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Any:
     """func on jets, exactly, as one operation without a rule of its own.
 
     strict: refuse outputs that do not depend on the jets, by an IndependentError; PyTorch passes
     over some functions that it cannot differentiate as if they were constant.
+    directional: of func, its inputs and tangents, in place of nested torch.func.jvp.
     """
     leaves, spec = tree_flatten((args, kwargs))
     # Jets of outer transforms are inputs too: torch.func must not meet them inside of func.
@@ -50,25 +56,26 @@ def general(
             filled[k] = point
         args, kwargs = tree_unflatten(filled, spec)
         out, out_spec = tree_flatten(_evaluated(func, args, kwargs))
-        varying = [_is_inexact(leaf) for leaf in out]
+        varying = [is_inexact(leaf) for leaf in out]
         shape[:] = [out, out_spec, varying]
         return tuple(leaf for leaf, varies in zip(out, varying, strict=True) if varies)
 
     primals = tuple(x.primal if is_jet(level, x) else x for x in inputs)
-    before = _random_state(primals)
+    before = random_state(primals)
     values = flat(*primals)
-    after = _random_state(primals)
+    after = random_state(primals)
     out, out_spec, varying = list(shape)
     expanded = [full(x) if is_jet(level, x) else [None] * algebra.order for x in inputs]
 
-    def directional(tangents: list[list[Any]]) -> tuple[Any, ...]:
-        _set_random_state(before)
-        return _directional(flat, primals, [tuple(slot) for slot in tangents], strict)
+    def derivative(tangents: list[list[Any]]) -> tuple[Any, ...]:
+        set_random_state(before)
+        slots = [tuple(slot) for slot in tangents]
+        if directional is not None:
+            return directional(flat, primals, slots)
+        return _directional(flat, primals, slots, strict)
 
-    found = blocks(
-        algebra, _monomials(algebra.key), primals, expanded, directional, len(values), XP
-    )
-    _set_random_state(after)
+    found = blocks(algebra, _monomials(algebra.key), primals, expanded, derivative, len(values), XP)
+    set_random_state(after)
     results, index = list(out), 0
     for n, varies in enumerate(varying):
         if varies:
@@ -85,7 +92,7 @@ def _evaluated(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
 
-def _is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: Any) -> bool:
     return is_tensor(leaf) and (leaf.is_floating_point() or leaf.is_complex())
 
 
@@ -173,14 +180,14 @@ SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {
 # func runs once for its value and once per order; all must draw the same numbers.
 
 
-def _random_state(primals: Sequence[Any]) -> Any:
+def random_state(primals: Sequence[Any]) -> Any:
     if torch.compiler.is_compiling():
         return None
     devices = {x.device for x in primals if x.device.type == "cuda"}
     return torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
 
 
-def _set_random_state(state: Any) -> None:
+def set_random_state(state: Any) -> None:
     if state is not None:
         torch.set_rng_state(state[0])
         for device, of_device in state[1]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from .. import warn
 from ..core import jet as core
 from ..core.arrays import Block
-from . import private
+from . import functions, private
 from .arguments import values
 from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
@@ -109,6 +110,8 @@ def _scripted_wrongly(func: Any) -> bool:
 
 
 def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if func is private.custom_function_call:
+        return functions.apply(args[0], args[1:], kwargs, partial(func, args[0]))
     name = function_name(func)
     if name in UNDIFFERENTIABLE or _scripted_wrongly(func):
         raise NotImplementedError(wrong_in_torch(name))

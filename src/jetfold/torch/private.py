@@ -6,16 +6,24 @@ Held against PyTorch 2.11 to 2.13. Each entry says what fails where PyTorch take
 from __future__ import annotations
 
 import operator
+import sys
+import threading
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch._functorch.autograd_function import custom_function_call
+from torch.autograd.function import _SingleLevelFunction
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
     "BUILT_IN",
     "LISTS",
+    "custom_function_call",
+    "functions_through",
     "inside_transform",
     "is_wrapped",
     "operators_are_methods",
@@ -92,6 +100,47 @@ def _raised_in(error: BaseException) -> types.FrameType | None:
     return None if traceback is None else traceback.tb_frame
 
 
+# ------------------------------------------------------------------ torch.autograd.Function
+
+# `custom_function_call` is what `Function.apply` calls inside of a transform of torch.func, and
+# jets meet it by `__torch_function__`. Outside of one nothing asks its arguments:
+
+_running = [0]  # in all threads
+_undo: list[Callable[[], None]] = []  # when the last one ends
+_lock = threading.Lock()
+
+
+@contextmanager
+def functions_through(handler: Callable[..., Any], cls: type) -> Iterator[None]:
+    """Within it, `F.apply(*args)` of a Function is `handler(F, args, kwargs, original)`.
+
+    Without it the code of a Function would run on jets, and its own derivative would not count.
+    `Function.apply` goes on to `super().apply` of `_C._FunctionBase`; the class that stands between
+    the two gets an `apply` for as long as jets run, in any thread. Replacing `Function.apply` would
+    miss `cube = Cube.apply`, which was looked up before. Compiled functions that meet a jet (of
+    class cls) refuse.
+    """
+
+    def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return handler(function, args, kwargs, super(_SingleLevelFunction, function).apply)
+
+    with _lock:
+        _running[0] += 1
+        if _running[0] == 1:
+            _SingleLevelFunction.apply = classmethod(apply)
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds
+            _undo.append(_refuse_functions(cls))
+    try:
+        yield
+    finally:
+        with _lock:
+            _running[0] -= 1
+            if _running[0] == 0:
+                del _SingleLevelFunction.apply
+                while _undo:
+                    _undo.pop()()
+
+
 # ------------------------------------------------------------------ torch.compile
 
 _NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
@@ -134,10 +183,47 @@ def operators_are_methods(cls: type) -> None:
     def restore(_: Any) -> None:
         if BuiltinVariable.call_function is call_function:
             BuiltinVariable.call_function = original
+        allow_functions()
         # A list of its own: PyTorch is walking through this one.
         callbacks = callback_handler.end_callbacks
         callback_handler.end_callbacks = [c for c in callbacks if c is not restore]
 
+    allow_functions = _refuse_functions(cls)
     call_function.of = cls  # type: ignore[attr-defined]
     BuiltinVariable.call_function = call_function
     callback_handler.register_end_callback(restore)
+
+
+def _refuse_functions(cls: type) -> Callable[[], None]:
+    """Have Dynamo refuse a torch.autograd.Function of objects of a class; returns what undoes it.
+
+    Dynamo would trace its code, and the derivative that its author wrote would not count.
+    """
+    from torch._dynamo.variables.base import VariableTracker
+    from torch._dynamo.variables.misc import AutogradFunctionVariable
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    original = AutogradFunctionVariable.call_apply
+    if getattr(original, "of", None) is cls:
+        return lambda: None
+
+    def call_apply(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        def check(x: Any) -> None:
+            if isinstance(x, UserDefinedObjectVariable) and issubclass(x.python_type(), cls):
+                raise NotImplementedError(
+                    f"the autograd.Function {self.fn_cls.__name__} inside of a compiled operator "
+                    "or function: torch.compile would trace its code in place of the derivative "
+                    "that its author wrote. Leave it out of what is compiled, or call all of it by "
+                    "torch.compiler.disable(operator(f))(x)"
+                )
+
+        VariableTracker.visit(check, (args, kwargs))
+        return original(self, tx, args, kwargs)
+
+    def undo() -> None:
+        if AutogradFunctionVariable.call_apply is call_apply:
+            AutogradFunctionVariable.call_apply = original
+
+    call_apply.of = cls  # type: ignore[attr-defined]
+    AutogradFunctionVariable.call_apply = call_apply
+    return undo
