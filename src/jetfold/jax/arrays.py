@@ -48,8 +48,9 @@ def arange(start: Any, count: int, like: Any) -> Any:
 
 
 def eye(n: int, like: Any) -> Any:
-    """The identity matrix."""
-    return jnp.eye(n, dtype=jnp.result_type(like))
+    """The identity matrix: a constant that XLA folds into what it meets, unless it is large."""
+    dtype = jnp.result_type(like)
+    return jnp.asarray(np.eye(n), dtype) if n <= FOLDED else jnp.eye(n, dtype=dtype)
 
 
 def one_hot(values: Any, places: Any, n: int) -> Any:
@@ -137,6 +138,9 @@ def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = (
     """function(*rows) for the rows of some blocks, all at once."""
     return jax.vmap(function)(*blocks)
 
+
+FOLDED = 512
+"""Identity matrices up to this size are constants of a program."""
 
 MOST_ROWS = 4096
 """Up to so many rows `sum` adds a leading axis by halves."""
