@@ -47,8 +47,8 @@ def report(name: str) -> bool:
             "strict() to have it evaluated exactly by nested differentiation, only slower"
         )
     warnings.warn(
-        f"{name} has no rule of its own: jetfold evaluates it by nested differentiation, exactly but "
-        "more slowly (jetfold.strict() makes this an error)",
+        f"{name} has no rule of its own: jetfold evaluates it by nested differentiation, exactly "
+        "but more slowly (jetfold.strict() makes this an error)",
         JetfoldWarning,
         stacklevel=2,
     )
