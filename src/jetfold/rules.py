@@ -71,7 +71,7 @@ def register_rule(
         if any(hasattr(x, "__torch_function__") for x in arrays):
             if not any(isinstance(x, Jet) for x in arrays):
                 return rule.function(*args, **kwargs)
-            from .torch import registered as of_torch  # type: ignore[attr-defined,unused-ignore]
+            from .torch import registered as of_torch
 
             return of_torch.apply(rule, args, kwargs)
         if "jax" in sys.modules:
