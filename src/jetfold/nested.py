@@ -213,13 +213,14 @@ def _sum_of_chains(
         result = chain(point)
         if factor != 1:
             result = frontend.map_outputs(lambda leaf, factor=factor: leaf * factor, result)
-        total = result if total is None else frontend.map_outputs(_plus, total, result)
+        total = result if total is None else frontend.map_outputs(plus, total, result)
     if total is None:
         return frontend.map_outputs(lambda leaf: leaf * 0, function(point))
     return total
 
 
-def _plus(a: Array, b: Array) -> Array:
+def plus(a: Array, b: Array) -> Array:
+    """a + b."""
     return a + b
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from .core.estimators import in_order
 from .core.polynomial import RADIAL, Polynomial
 from .core.symbols import Polynomials
-from .transform import Call, Transform, plus
+from .nested import plus
+from .transform import Call, Transform
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from math import prod
 from operator import index
-from typing import Any, get_args
+from typing import Any
 
 from . import nested
 from .core import directions, plans
@@ -20,9 +20,9 @@ from .core.plans import Plan, Reading
 from .core.symbols import Piece, Symbols, Variables, Wanted
 from .frameworks import frontend_of
 from .frontend import Frontend
+from .nested import plus
 
-METHODS = ("minimal", "collapsed", "standard", "nested")
-assert set(METHODS) == {*get_args(directions.Method), "nested"}
+METHODS = (*directions.METHODS, "nested")
 
 Function = Callable[..., Any]
 
@@ -334,8 +334,3 @@ def read(frontend: Frontend, level: int, reading: Reading, leaf: Any) -> Array:
         zeros = xp.zeros_like(value)
         return frontend.settled(xp.broadcast_to(zeros, shape)) if reading.size else zeros
     return found if tuple(found.shape) == shape else frontend.settled(xp.broadcast_to(found, shape))
-
-
-def plus(a: Array, b: Array) -> Array:
-    """a + b."""
-    return a + b

@@ -14,14 +14,19 @@ from jetfold.core.estimators import (
     Terms,
     from_directions,
     from_terms,
-    isotropic,
     moment,
     of_squares,
     terms,
 )
-from jetfold.core.polynomial import Polynomial
+from jetfold.core.polynomial import RADIAL, Polynomial
 
 x = [Polynomial.variable(i) for i in range(5)]
+
+
+def isotropic(power, coefficient, dimension, samples, distribution):
+    """Of coefficient·|ξ|^{2·power}, in all coordinates."""
+    symbol = Polynomial({(RADIAL,) * power: coefficient})
+    return from_directions([symbol], samples, distribution, dimension)
 
 
 def evaluated(polynomial, values):

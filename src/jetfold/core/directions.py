@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import combinations
 from itertools import product as cartesian
 from math import comb, factorial, gcd, lcm, prod
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -29,6 +29,8 @@ Direction = tuple[tuple[int, Number], ...]
 """A sparse vector: ((coordinate, component), …), ascending."""
 
 Method = Literal["minimal", "collapsed", "standard"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
 
 _LARGE = 1000  # integer components of a direction stay below it, for the sake of narrow floats
 

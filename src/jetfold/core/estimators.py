@@ -323,15 +323,6 @@ def matrix(directions: Sequence[Direction], n: int) -> np.ndarray:
     return rows
 
 
-def isotropic(
-    power: int, coefficient: float, dimension: int, samples: int, distribution: Distribution
-) -> Estimator:
-    """Of coefficient·|ξ|^{2·power}, in all coordinates."""
-    builder = _Builder()
-    symbol = _isotropic(builder, power, coefficient, dimension, samples, distribution, None, None)
-    return Estimator(tuple(builder.draws), (symbol,), tuple(builder.variance))
-
-
 def _isotropic(
     builder: _Builder,
     power: int,

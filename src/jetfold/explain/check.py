@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.directions import METHODS
 from ..derivatives import derivatives
 from ..frameworks import frontend_of
 from ..frontend import Frontend
 from .text import Sections, as_rich, as_text
-
-METHODS = ("minimal", "collapsed", "standard")
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Number as AnyNumber
 from typing import Any
 
-from ..core.directions import Direction, Scheme, scheme
+from ..core.directions import METHODS, Direction, Scheme, scheme
 from ..core.polynomial import RADIAL, Polynomial, in_coordinates
 from ..core.symbols import flat
 from ..derivatives import Derivatives
@@ -15,8 +15,6 @@ from ..named import Stacked, Weighted, WeightedByMatrix, value
 from ..operators import Operator, described
 from ..transform import Transform
 from .text import Sections, as_rich, as_text, cut, cut_sum
-
-METHODS = ("minimal", "collapsed", "standard")
 
 
 @dataclass(frozen=True, repr=False)

@@ -40,9 +40,7 @@ def pushforward(
     function: Callable[..., Any], plain: Sequence[Any], places: Sequence[int], rows: Sequence[Any]
 ) -> Any:
     """Dφ(plain)[rows], with tangents for the operands at `places`."""
-    return jax.jvp(
-        of_places(function, plain, places), tuple(plain[k] for k in places), tuple(rows)
-    )[1]
+    return by_jvp(of_places(function, plain, places), [plain[k] for k in places], rows)
 
 
 Push = Callable[[Callable[..., Any], Sequence[Any], Sequence[Any]], Any]

@@ -276,9 +276,6 @@ TABLE: dict[str, Rule] = {
 }
 """By the name of the primitive."""
 
-ELEMENTWISE = frozenset(name for name, rule in TABLE.items() if rule.entrywise)
-"""The primitives that act on every entry alone."""
-
 OWN: dict[Primitive, Rule] = {
     registered_elementwise_p: Own(on_registered, entrywise=True),
     registered_p: Own(on_registered),
