@@ -7,11 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help bench test format clean
+.PHONY: help bench test versions format clean
 
 help:
 	@echo "make bench    measure; writes bench-results/ (ARGS='--help' lists the options)"
 	@echo "make test     format, lint, types, tests and doctests: what CI runs"
+	@echo "make versions run the suites with the oldest and newest PyTorch, JAX and Python: docs/versions.md"
 	@echo "make format   rewrite the code as 'make test' wants it"
 	@echo "make clean    remove caches and builds; keeps $(VENV) and bench-results/"
 	@echo "PYTHON=...    the interpreter that builds $(VENV): Python 3.11 or newer"
@@ -29,6 +30,9 @@ test: $(INSTALLED)
 	JETFOLD_WITHOUT=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/jax tests/collapse/test_loops.py
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore=tests/torch --ignore=tests/jax \
 	  --ignore=tests/collapse/test_backend.py --ignore=tests/collapse/test_loops.py
+
+versions:
+	$(PYTHON) tools/versions.py $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.abc
+import importlib.metadata
+import importlib.util
 import os
 import sys
 import zlib
@@ -28,7 +30,12 @@ sys.meta_path.insert(0, Absent())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """JAX keeps what it compiled: most of a test's time, and the workers compile the same things."""
+    """JAX compiles quickly instead of well, and keeps what it compiled: most of a test's time."""
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if "jax" not in ABSENT and importlib.util.find_spec("jaxlib"):
+        old = [int(n) for n in importlib.metadata.version("jaxlib").split(".")[:2]] < [0, 11]
+        if old:  # later ones refuse an option that they do not know
+            os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     if config.cache is not None and not hasattr(config, "workerinput"):  # workers inherit these
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

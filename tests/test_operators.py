@@ -361,12 +361,13 @@ def test_function_that_returns_no_array(result, method):
 
 
 def test_writing_a_jet_into_a_plain_tensor():
+    out = torch.zeros(3)
+
     def f(x):
-        out = torch.zeros(3)
         out[1] = x.sum()
         return out
 
-    with pytest.raises(TypeError, match=r"out\[i\] = jet would write a jet into a plain tensor"):
+    with pytest.raises(RuntimeError, match=r"out\[i\] = jet would write a jet into a plain tensor"):
         jf.laplacian(f)(torch.randn(3))
 
 
@@ -415,3 +416,23 @@ def test_bad_partials_and_powers():
         jf.derivatives({"u": 1})
     with pytest.raises(TypeError, match="takes operators and numbers, got str"):
         jf.derivatives([x, "u"])
+
+
+@methods
+def test_integers_and_booleans_beside_numbers(method):
+    x, y, _ = jf.partials(3)
+    p = point()
+    f = lambda p: (torch.sin(p[0] * p[1]), p > 0, (p > 0) * 3)
+    real, boolean, integer = (x * y + 1)(f, method=method)(p)
+    close(real, hessian(lambda p: f(p)[0], p)[0, 1] + f(p)[0])
+    assert torch.equal(boolean, p > 0) and torch.equal(integer, (p > 0) * 3)
+    for zero in jf.laplacian(f, method=method)(p)[1:]:
+        assert not zero.any() and not zero.is_floating_point()
+    assert jf.hessian(f, method=method)(p)[2].shape == (3, 3, 3)
+
+
+def test_jets_of_order_zero():
+    p = point()
+    value, series = jf.jet(lambda p, q: (torch.sin(p) * q, p > 0), (p, p), ([], []))
+    close(value[0], torch.sin(p) * p)
+    assert series == []

@@ -1,10 +1,12 @@
-"""The command line: `jetfold bench` and `jetfold explain`.
+"""The command line: `jetfold bench`, `jetfold explain` and `jetfold coverage`.
 
 typer, rich, matplotlib and torch are optional, so nothing of them is imported before `main` runs.
 """
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +22,8 @@ EXTRAS = {
     "matplotlib": "bench",
     "torch": "torch",
     "jax": "jax",
+    "expecttest": "coverage",
+    "absl": "coverage",
 }
 """Which optional extra of jetfold brings which package."""
 
@@ -141,6 +145,37 @@ def measure(
     return 1 if problems else 0
 
 
+# ------------------------------------------------------------------ coverage
+
+
+def covered(
+    framework: str, samples: int, order: int, only: Sequence[str], page: Path | None
+) -> int:
+    """What `jetfold coverage` does for one framework; the exit status."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .coverage import page as pages
+    from .coverage import rows as kinds
+
+    errors = Console(stderr=True)
+    found = []
+    run = import_module(f".coverage.{framework}", __package__).rows
+    with errors.status("") as status:
+        for row in run(samples, order, only):
+            found.append(row)
+            status.update(f"{pages.TITLES[framework]}: {len(found)} operations, {row.name}")
+            if only or row.how == "wrong":
+                Console().print(*row, sep=" | ", markup=False, highlight=False, soft_wrap=True)
+    counts = kinds.counts(found)
+    table = Table("", *counts)
+    table.add_row(pages.TITLES[framework], *map(str, counts.values()))
+    Console().print(table)
+    if page:
+        pages.write(page, framework, version(framework), found, bool(only))
+    return 1 if counts["wrong"] else 0
+
+
 # ------------------------------------------------------------------ commands
 
 
@@ -159,7 +194,7 @@ def application() -> Any:
         typer.echo(f"jetfold: {error}", err=True)
         return typer.Exit(2)
 
-    def version(wanted: bool) -> None:
+    def print_version(wanted: bool) -> None:
         if wanted:
             typer.echo(f"jetfold {__version__}")
             raise typer.Exit
@@ -168,7 +203,9 @@ def application() -> Any:
     def root(
         version: Annotated[
             bool,
-            typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
+            typer.Option(
+                "--version", callback=print_version, is_eager=True, help="Print the version."
+            ),
         ] = False,
     ) -> None:
         pass
@@ -283,6 +320,34 @@ def application() -> Any:
             status = 0
             for name in _words(framework) or installed():
                 status |= measure(options, name, device, dtype, threads, out, stochastic)
+        except ValueError as error:
+            raise refuse(error) from None
+        raise typer.Exit(status)
+
+    @app.command("coverage")
+    def coverage_command(
+        framework: Annotated[
+            str, typer.Option(help="Among torch,jax. Default: those that are installed.")
+        ] = "",
+        samples: Annotated[int, typer.Option(help="Samples of each operation, at most.")] = 4,
+        order: Annotated[int, typer.Option(help="Of the highest derivatives, 1 to 3.")] = 3,
+        only: Annotated[str, typer.Option(help="The operations wanted. Default: all.")] = "",
+        page: Annotated[
+            Path | None,
+            typer.Option(help="A page to write, docs/coverage.md; with --only, those rows of it."),
+        ] = None,
+    ) -> None:
+        """Run every operation of the frameworks' own test databases, and check its derivatives.
+
+        Takes some minutes for each framework. Ends with status 1 if a result is wrong, or if an
+        error explains nothing.
+        """
+        try:
+            if not 1 <= order <= 3:
+                raise ValueError(f"--order must be 1, 2 or 3; got {order}")
+            status = 0
+            for name in _words(framework) or installed():
+                status |= covered(name, samples, order, _words(only), page)
         except ValueError as error:
             raise refuse(error) from None
         raise typer.Exit(status)

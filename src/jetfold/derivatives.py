@@ -7,8 +7,8 @@ from numbers import Number as AnyNumber
 from typing import Any
 
 from .core.arrays import Array
-from .core.polynomial import Polynomial
-from .core.symbols import Together, Variables
+from .core.symbols import Variables, together
+from .frameworks import made, static
 from .operators import Operator, numeric
 from .transform import Call, Transform
 
@@ -28,7 +28,7 @@ class Derivatives(Transform):
         self.members: tuple[Transform, ...] = tuple(
             member for leaf in tree_leaves(self.tree) for member in _members(leaf)
         )
-        self.symbols = Together([member.symbols for member in self.members])
+        self.symbols = made(together, *(member.symbols for member in self.members))
         self.random = any(member.random for member in self.members)
         given = {m.coordinates for m in self.members if m.coordinates is not None}
         if len(given) > 1:
@@ -74,7 +74,7 @@ class Derivatives(Transform):
         rest = iter(results)
 
         def of_leaf(leaf: Transform) -> Any:
-            return leaf.assemble([next(rest) for _ in range(len(leaf.symbols))], call)
+            return leaf.assemble([next(rest) for _ in range(static(len, leaf.symbols))], call)
 
         return map_tree(of_leaf, self.tree)
 
@@ -100,7 +100,7 @@ def _member(leaf: Any) -> Transform:
     if isinstance(leaf, Transform):
         return leaf
     if isinstance(leaf, AnyNumber):
-        return Operator([numeric(leaf, Polynomial.constant(1))], None)
+        return Operator([numeric(leaf)], None)
     hint = " (the operator itself, not operator(f))" if callable(leaf) else ""
     raise TypeError(
         f"derivatives takes operators and numbers, got {type(leaf).__name__} in its tree{hint}"

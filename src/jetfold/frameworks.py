@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from .frontend import Frontend
+import numpy as np
+
+from .frontend import Frontend, Result
 
 
 def frontend_of(array: object) -> Frontend:
@@ -28,3 +32,31 @@ def frontend_of(array: object) -> Frontend:
         f"{type(array).__module__}.{type(array).__qualname__}; convert it first, for example with "
         "torch.as_tensor(x) or jax.numpy.asarray(x)"
     )
+
+
+def history_of(array: object) -> Any:
+    """What tells later whether an array is still what was computed; None if it cannot change."""
+    return None if isinstance(array, np.ndarray) else frontend_of(array).history(array)
+
+
+def static(function: Callable[..., Result], *args: Any) -> Result:
+    """function(*args): to torch.compile, if that is tracing, a constant (`Frontend.static`)."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.compiler.is_compiling():
+        return function(*args)
+    from .torch import frontend as of_torch
+
+    return of_torch.static(function, *args)
+
+
+def made(function: Callable[..., Result], *args: Any) -> Result:
+    """The same of an immutable object, as an argument for `static` and `made`.
+
+    To torch.compile, which knows no objects that were made while it traces, a token of it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.compiler.is_compiling():
+        return function(*args)
+    from .torch import frontend as of_torch
+
+    return of_torch.made(function, *args)

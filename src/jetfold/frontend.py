@@ -48,10 +48,21 @@ class Frontend(Protocol):
             args: numbers, strings, and immutable objects that were made before the trace began.
         """
 
+    def history(self, array: Any) -> Any:
+        """How an array was computed from others that may change; None where it was not."""
+
+    def check_history(self, name: str, history: Any) -> None:
+        """Refuse an array that is out of date.
+
+        Raises:
+            RuntimeError: what it was computed from has changed since.
+        """
+
     # ---- jets
 
-    def new_level(self) -> AbstractContextManager[int]:
-        """A level above those of all transforms that are running."""
+    def new_level(self, batch_dims: int = 0) -> AbstractContextManager[int]:
+        """A level above those of all transforms that are running; its points have so many batch
+        axes."""
 
     def make_jet(
         self, algebra: JetAlgebra, level: int, primal: Array, blocks: Sequence[Block]
@@ -118,11 +129,17 @@ class Frontend(Protocol):
 
     # ---- the framework's own differentiation: `method="nested"`
 
+    def call(self, function: Callable[..., Any], points: Sequence[Array]) -> Any:
+        """The function of arrays, on which it may be differentiated; constants are as for jets."""
+
     def vmap(self, func: Callable[[Array], Any], over: Array) -> Any:
         """func over a leading axis."""
 
     def jvp(self, func: Callable[[Array], Any], point: Array, tangent: Array) -> Any:
         """The derivative along a tangent that is broadcast to the point."""
+
+    def is_inexact(self, x: Any) -> bool:
+        """Whether an array holds real or complex numbers, which have derivatives."""
 
     def is_scalar(self, func: Callable[[Array], Any], point: Array, points: int) -> bool:
         """Whether func gives one real number for each of so many points."""
@@ -133,6 +150,9 @@ class Frontend(Protocol):
         """vᵀ(∇²f)v of a function with one number per point, forward over reverse, in f's shape."""
 
     # ---- references in double precision
+
+    def seeded(self) -> AbstractContextManager[Any]:
+        """Within it, functions draw the same random numbers every time."""
 
     def in_float64(self, tree: Any) -> Any:
         """A tree of arguments, or a function, with every floating-point array in float64."""

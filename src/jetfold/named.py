@@ -12,10 +12,10 @@ import numpy as np
 from .core.arrays import Array
 from .core.polynomial import Polynomial
 from .core.symbols import Entries, Polynomials, Products, Variables
-from .operators import Operator, Term, described, radial
+from .operators import Operator, Term, described, factor, radial
 from .transform import Call, Function, Transform
 
-value = Operator([Term(None, Polynomial.constant(1))], None, name="value")
+value = Operator([Term((), Polynomial.constant(1))], None, name="value")
 value.__doc__ = """The function itself, an operator of order 0: for `derivatives`, and for sums.
 
 >>> import torch, jetfold as jf
@@ -258,12 +258,12 @@ class Weighted(Transform):
 
     def __init__(self, sigma: Any) -> None:
         self.sigma = sigma
+        self._factor = factor(sigma)
 
     def directions(self, call: Call) -> tuple[Array | None, Variables]:
         """The columns of σ, (R, n) or (R, *batch, n)."""
         sigma, n = self.sigma, call.n
-        given = sigma(*call.points) if callable(sigma) else sigma
-        array = call.frontend.xp.asarray(given, call.points[0])
+        array = self._factor.at(call)
         batch = call.batch if callable(sigma) else ()
         shape = tuple(array.shape)
         fits = shape[:-1] == (*batch, n) or (callable(sigma) and shape[:-1] == (n,))
@@ -287,6 +287,7 @@ class WeightedByMatrix(Transform):
 
     def __init__(self, C: Any) -> None:
         self.C = C
+        self._factor = factor(C)
         self.coordinates = tuple(C.shape)[-1] if getattr(C, "ndim", 0) else None
 
     def variables(self, n: int) -> Variables:
@@ -295,7 +296,7 @@ class WeightedByMatrix(Transform):
     def directions(self, call: Call) -> tuple[Array | None, Variables]:
         """The directions e_i, and behind them C e_i: (2n, n)."""
         xp, n, point = call.frontend.xp, call.n, call.points[0]
-        array = xp.asarray(self.C, point)
+        array = self._factor.at(call)
         if tuple(array.shape) != (n, n):
             raise ValueError(f"C must have shape ({n}, {n}), got {tuple(array.shape)}")
         symmetric = (array + xp.moveaxis(array, 0, 1)) / 2
@@ -314,7 +315,7 @@ def _by_constant_matrix(C: np.ndarray) -> Operator:
     n = C.shape[0]
     entries = {(i, j): (C[i, j] + C[j, i]) / (1 + (i == j)) for i in range(n) for j in range(i, n)}
     form = Polynomial({m: float(c) for m, c in entries.items()})
-    operator = Operator([Term(None, form)], n, name="weighted_laplacian")
+    operator = Operator([Term((), form)], n, name="weighted_laplacian")
     misfit = f"C must have shape ({{n}}, {{n}}), one row per coordinate, got {C.shape}"
     operator.symbols = Polynomials(operator.polynomials, n, {}, misfit)
     return operator
@@ -339,7 +340,7 @@ def weighted_laplacian(
             with several argnums), `Float[*batch, n, R]` with batch_dims. It may be trainable.
         C: instead of sigma a symmetric matrix `Float[n, n]`, definite or not. A numpy array is
             split into its eigenvectors once (R = its rank); a framework's array may be trainable
-            and is used as it is, with 2n directions.
+            and is used as it is, with 2n directions; or a callable of the point that returns one.
         argnums, batch_dims, method, chunk_size: as in `laplacian`.
 
     Returns:

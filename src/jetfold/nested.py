@@ -155,12 +155,20 @@ def evaluate(
         [point.reshape((*batch, n)) for point, n in zip(points, counts, strict=True)], -1
     )
 
+    unmoved: list[bool] = []  # whether some output is of integers, which have no derivative
+
     def of_flat(z: Array) -> Any:
         start, parts = 0, []
         for shape, count in zip(shapes, counts, strict=True):
             parts.append(z[..., start : start + count].reshape(shape))
             start += count
-        return frontend.map_outputs(lambda leaf: leaf, function(*parts))
+        return frontend.map_outputs(moving, frontend.call(function, parts))
+
+    def moving(leaf: Array) -> Array:
+        if frontend.is_inexact(leaf):
+            return leaf
+        unmoved.append(True)
+        return frontend.xp.asarray(0.0, flat) * leaf
 
     if vectors is None:
         vectors = frontend.xp.eye(sum(counts), flat)
@@ -177,7 +185,24 @@ def evaluate(
         rows = [_sum_of_chains(frontend, r, of_flat, flat, vectors, scalar) for r in recipe]
         return frontend.map_outputs(lambda *x: frontend.xp.stack(x), *rows)
 
-    return [one(recipe) for recipe in recipes.of]
+    found = [one(recipe) for recipe in recipes.of]
+    if not unmoved:
+        return found
+    values = frontend.call(function, points)
+    return [
+        frontend.map_outputs(partial(_of_integers, frontend, recipe), values, result)
+        for recipe, result in zip(recipes.of, found, strict=True)
+    ]
+
+
+def _of_integers(frontend: Frontend, recipe: Any, value: Array, result: Array) -> Array:
+    """What is found, or of integers their multiple by the constant term."""
+    if frontend.is_inexact(value):
+        return result
+    if isinstance(recipe, Recipe):
+        c = sum(factor for factor, stages in recipe.chains if not stages)
+        return value if c == 1 else value * c if c else frontend.xp.zeros_like(value)
+    return frontend.xp.stack([frontend.xp.zeros_like(value)] * result.shape[0])
 
 
 def _entries(

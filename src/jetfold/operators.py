@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import operator as python
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from numbers import Number as AnyNumber
 from typing import Any
 
+from .core.arrays import Array
 from .core.estimators import in_order
 from .core.polynomial import RADIAL, Polynomial
-from .core.symbols import Polynomials
+from .core.symbols import polynomials
+from .frameworks import history_of, made, static
 from .nested import plus
 from .transform import Call, Transform
 
 
 @dataclass(frozen=True)
-class Term:
-    """A coefficient that stays outside of the algebra, times a polynomial in ∂."""
+class Factor:
+    """A coefficient that stays outside of the algebra, because it may change from call to call.
 
-    coefficient: Any
+    Attributes:
+        value: a complex number, an array or a callable of the points.
+        history: what tells whether an array is still what was computed (`Frontend.history`).
+    """
+
+    value: Any
+    history: Any = None
+
+    def at(self, call: Call) -> Any:
+        """A number or an array."""
+        value = self.value
+        if isinstance(value, complex):
+            return value
+        if self.history is not None:
+            call.frontend.check_history(described(value), self.history)
+        given = value(*call.points) if callable(value) else value
+        return call.frontend.xp.asarray(given, call.points[0])
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product of factors, evaluated in each call, times a polynomial in ∂."""
+
+    factors: tuple[Factor, ...]
     symbol: Polynomial
 
 
@@ -27,8 +54,8 @@ class Operator(Transform):
     """A linear differential operator: a polynomial in the partial derivatives ∂/∂x_i.
 
     Operators come from `partials` and are combined with `+ - * / **`. Numbers enter the symbol;
-    arrays and callables of the point may multiply from the left. An operator is a transform of
-    functions, like `torch.func.grad`:
+    coefficients, arrays and callables of the point, may multiply from the left. An operator is a
+    transform of functions, like `torch.func.grad`:
 
     >>> import torch, jetfold as jf
     >>> t, x, y = jf.partials(3, names="t x y")
@@ -41,6 +68,23 @@ class Operator(Transform):
 
     `jetfold.laplacian`, `jetfold.biharmonic` and `jetfold.value` are operators too, in any number
     of coordinates, and combine with others.
+
+    A coefficient is one value, one per point (the shape of the batch axes), or has the shape of
+    the output; a callable gets the points as f does. It is read, and products of several are
+    evaluated, in every call: an operator that is made once follows a tensor that an optimiser
+    changes. What was computed from such a tensor is not computed again, so it is written as a
+    callable, and so is what belongs to a module, whose attribute may be replaced (by
+    `torch.func.functional_call`, or `load_state_dict(assign=True)`):
+
+    >>> class Diffusion(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.log_k = torch.nn.Parameter(torch.tensor(0.0))
+    ...         self.net = torch.nn.Linear(3, 1)
+    ...         self.operator = t - (lambda p: self.log_k.exp()) * (x**2 + y**2)
+    ...
+    ...     def forward(self, p):
+    ...         return self.operator(self.net, batch_dims=1)(p)
 
     Source: the product rule of symbols is Hörmander's, p(∂)(fg) = Σ_α (1/α!) p^{(α)}(∂)f ∂^αg.
     """
@@ -55,24 +99,18 @@ class Operator(Transform):
         names: Mapping[int, str] | None = None,
         name: str = "",
     ) -> None:
-        number, outside = Polynomial(), []
-        for term in terms:
-            if term.coefficient is None:
-                number = number + term.symbol
-            elif term.symbol:
-                outside.append(term)
-        self.symbol = number
-        self.outside: tuple[Term, ...] = tuple(outside)
+        self.symbol: Polynomial = made(_sum, *(t.symbol for t in terms if not t.factors))
+        self.outside = tuple(term for term in terms if term.factors and _nonzero(term))
         self.coordinates = coordinates
         self.names = dict(names or {})
         self.name = name or "the operator"
         self._named = bool(name)
-        self.symbols = Polynomials(self.polynomials, coordinates, self.names)
+        self.symbols = made(polynomials, coordinates, tuple(self.names.items()), *self.polynomials)
 
     @property
     def order(self) -> int:
         """The highest number of derivatives in a term."""
-        return max(map(in_order, self.polynomials))
+        return static(_order, *self.polynomials)
 
     @property
     def polynomials(self) -> tuple[Polynomial, ...]:
@@ -80,12 +118,11 @@ class Operator(Transform):
         return (self.symbol, *(term.symbol for term in self.outside))
 
     def assemble(self, results: Sequence[Any], call: Call) -> Any:
-        frontend, point = call.frontend, call.points[0]
-        total = results[0] if self.symbol or not self.outside else None
+        frontend = call.frontend
+        total = results[0] if static(_is_nonzero, self.symbol) or not self.outside else None
         for term, result in zip(self.outside, results[1:], strict=True):
-            c = term.coefficient(*call.points) if callable(term.coefficient) else term.coefficient
-            c = c if isinstance(c, complex) else frontend.xp.asarray(c, point)
-            scaled = frontend.map_outputs(lambda leaf, c=c: c * leaf, result)
+            factors = [factor.at(call) for factor in term.factors]
+            scaled = frontend.map_outputs(partial(_scaled, factors, call.batch), result)
             total = scaled if total is None else frontend.map_outputs(plus, total, scaled)
         return total
 
@@ -100,7 +137,7 @@ class Operator(Transform):
 
     @property
     def _terms(self) -> tuple[Term, ...]:
-        return (Term(None, self.symbol), *self.outside)
+        return (Term((), self.symbol), *self.outside)
 
     def _coerce(self, other: object) -> Operator | None:
         """A number c as the operator c·u; None for what is no operator."""
@@ -114,7 +151,7 @@ class Operator(Transform):
                 )
             return other
         if isinstance(other, AnyNumber):
-            return self._make([numeric(other, Polynomial.constant(1))])
+            return self._make([numeric(other)])
         return None
 
     def __add__(self, other: object) -> Operator:
@@ -148,7 +185,7 @@ class Operator(Transform):
         if (
             operand.outside
             and self.order > 0
-            and any(not isinstance(t.coefficient, complex) for t in operand.outside)
+            and any(not isinstance(c.value, complex) for t in operand.outside for c in t.factors)
         ):
             raise TypeError(
                 f"the product ({self}) * ({operand}) would differentiate a coefficient that is an "
@@ -166,7 +203,17 @@ class Operator(Transform):
             operand = self._coerce(other)
             assert operand is not None
             return operand * self
-        return self._make([_left(other, term) for term in self._terms if term.symbol])
+        factor = _factor(other)
+        terms = [term for term in self._terms if _nonzero(term)]
+        return self._make([Term((factor, *term.factors), term.symbol) for term in terms])
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """A tensor times an operator, which torch.compile takes for a product of tensors."""
+        left, right = args
+        if func.__name__ in ("mul", "__mul__", "__rmul__") and isinstance(right, Operator):
+            return right.__rmul__(left)
+        return NotImplemented
 
     def __truediv__(self, other: object) -> Operator:
         if not isinstance(other, AnyNumber):
@@ -174,7 +221,10 @@ class Operator(Transform):
                 f"an operator can be divided by a number, got {type(other).__name__}; multiply "
                 "with the inverse array from the left"
             )
-        return self * (1 / other if isinstance(other, (float, complex)) else _inverse(other))
+        if isinstance(other, complex):
+            return self * (1 / other)
+        terms = [Term(term.factors, made(_over, term.symbol, other)) for term in self._terms]
+        return self._make(terms)
 
     def __pow__(self, exponent: int) -> Operator:
         if isinstance(exponent, bool) or not isinstance(exponent, int) or exponent < 0:
@@ -182,8 +232,8 @@ class Operator(Transform):
                 f"the power of an operator is a non-negative integer, got {exponent!r}"
             )
         if not self.outside:
-            return self._make([Term(None, self.symbol**exponent)])
-        result = self._make([Term(None, Polynomial.constant(1))])
+            return self._make([Term((), made(python.pow, self.symbol, exponent))])
+        result = self._make([numeric(1)])
         for _ in range(exponent):
             result = result * self
         return result
@@ -195,7 +245,9 @@ class Operator(Transform):
             and self.symbol == other.symbol
             and len(self.outside) == len(other.outside)
             and all(
-                a.symbol == b.symbol and a.coefficient is b.coefficient
+                a.symbol == b.symbol
+                and len(a.factors) == len(b.factors)
+                and all(c.value is d.value for c, d in zip(a.factors, b.factors, strict=True))
                 for a, b in zip(self.outside, other.outside, strict=True)
             )
         )
@@ -209,66 +261,128 @@ class Operator(Transform):
         names = {i: self.names.get(i, f"d{i}") for s in self.polynomials for i in s.variables}
         pieces = [self.symbol.format(names)] if self.symbol or not self.outside else []
         for term in self.outside:
-            pieces.append(f"{described(term.coefficient)}*({term.symbol.format(names)})")
+            pieces.append(f"{coefficient_of(term)}*({term.symbol.format(names)})")
         return " + ".join(pieces)
 
     def __repr__(self) -> str:
         return f"Operator({self})"
 
 
-def numeric(number: Any, symbol: Polynomial) -> Term | Any:
-    """A number times a symbol; a complex one stays outside, so that jets stay real."""
+def numeric(number: Any) -> Term:
+    """A number as a term; a complex one stays outside, so that jets stay real."""
     if isinstance(number, AnyNumber) and isinstance(number, complex):
-        return Term(complex(number), symbol) if number.imag else Term(None, symbol * number.real)
-    return Term(None, symbol * number)
+        if number.imag:
+            return Term((Factor(complex(number)),), made(_constant, 1))
+        number = number.real
+    return Term((), made(_constant, number))
 
 
 def radial(power: int, name: str, doc: str) -> Operator:
     """|ξ|^{2·power} in any number of coordinates: a named operator."""
-    term = Term(None, Polynomial({(RADIAL,) * power: 1}))
+    term = Term((), Polynomial({(RADIAL,) * power: 1}))
     operator = Operator([term], None, {RADIAL: "laplacian"}, name)
     operator.__doc__ = doc
     return operator
 
 
-def _inverse(number: Any) -> Any:
-    return Polynomial.constant(number).terms[()] ** -1 if number else 1 / number
+# What is static about arithmetic is found by `static`, so these are plain functions of a module.
+
+
+def _constant(number: Any) -> Polynomial:
+    return Polynomial.constant(number)
+
+
+def _variable(index: int) -> Polynomial:
+    return Polynomial.variable(index)
+
+
+def _over(symbol: Polynomial, number: Any) -> Polynomial:
+    if isinstance(number, float):
+        return symbol * (1 / number)
+    return symbol * (Polynomial.constant(number).terms[()] ** -1 if number else 1 / number)
+
+
+def _sum(*symbols: Polynomial) -> Polynomial:
+    return sum(symbols, Polynomial())
+
+
+def _is_nonzero(symbol: Polynomial) -> bool:
+    return bool(symbol)
+
+
+def _order(*symbols: Polynomial) -> int:
+    return max(map(in_order, symbols))
+
+
+# ------------------------------------------------------------------ coefficients
+
+
+def _nonzero(term: Term) -> bool:
+    return static(_is_nonzero, term.symbol)
 
 
 def _times(a: Term, b: Term) -> Term:
-    symbol = a.symbol * b.symbol
-    if b.coefficient is None:
-        return Term(a.coefficient, symbol)
-    if a.coefficient is None:
-        return Term(b.coefficient, symbol)
-    if isinstance(a.coefficient, complex) and isinstance(b.coefficient, complex):
-        return numeric(a.coefficient * b.coefficient, symbol)
-    return Term(_product(a.coefficient, b.coefficient), symbol)
+    """Complex numbers become one; everything else waits for the call."""
+    symbol = made(python.mul, a.symbol, b.symbol)
+    numbers = [c.value for c in (*a.factors, *b.factors) if isinstance(c.value, complex)]
+    others = tuple(c for c in (*a.factors, *b.factors) if not isinstance(c.value, complex))
+    number = prod(numbers)
+    if not isinstance(number, complex):
+        return Term(others, symbol)
+    if not number.imag:
+        return Term(others, made(python.mul, symbol, number.real))
+    return Term((Factor(number), *others), symbol)
 
 
-def _left(coefficient: Any, term: Term) -> Term:
+def _factor(coefficient: Any) -> Factor:
     if not callable(coefficient) and not hasattr(coefficient, "shape"):
         raise TypeError(
             "a coefficient is a number, an array or a callable of the point, got "
             f"{type(coefficient).__name__}"
         )
-    if term.coefficient is None:
-        return Term(coefficient, term.symbol)
-    return Term(_product(coefficient, term.coefficient), term.symbol)
+    return factor(coefficient)
 
 
-def _product(a: Any, b: Any) -> Any:
-    if not callable(a) and not callable(b):
-        return a * b
+def factor(value: Any) -> Factor:
+    """Of an array, nested lists of numbers, or a callable of the points."""
+    plain = callable(value) or not hasattr(value, "shape")
+    return Factor(value, None if plain else history_of(value))
 
-    def product(*points: Any) -> Any:
-        left = a(*points) if callable(a) else a
-        return left * (b(*points) if callable(b) else b)
 
-    return product
+def _scaled(factors: Sequence[Any], batch: tuple[int, ...], leaf: Array) -> Array:
+    """The product of coefficients with what the operator makes of one output."""
+    for c in reversed(factors):
+        leaf = (c if isinstance(c, complex) else lined_up(c, leaf, batch)) * leaf
+    return leaf
+
+
+def lined_up(c: Array, leaf: Array, batch: tuple[int, ...]) -> Array:
+    """A coefficient as an array that multiplies an output without changing its shape.
+
+    Raises:
+        ValueError: it is neither one value, nor one per point, nor shaped like the output.
+    """
+    shape, out, axes = tuple(c.shape), tuple(leaf.shape), len(batch)
+    if len(shape) == len(out) and all(n in (1, m) for n, m in zip(shape, out, strict=True)):
+        return c
+    if prod(shape) == 1:
+        return c.reshape(())
+    if shape[:axes] == batch == out[:axes] and prod(shape[axes:]) == 1:
+        return c.reshape((*batch, *(1,) * (len(out) - axes)))
+    raise ValueError(
+        f"a coefficient of shape {shape} does not go with an output of shape {out} at points of "
+        f"the batch shape {batch}: it is one value (), one per point {batch}, or has the shape "
+        "of the output; reshape it, or pass batch_dims= if the point has batch axes"
+    )
+
+
+def coefficient_of(term: Term) -> str:
+    """How a term's coefficient is printed."""
+    return "*".join(described(factor.value) for factor in term.factors)
 
 
 def described(coefficient: Any) -> str:
+    """How a coefficient is printed."""
     if isinstance(coefficient, complex):
         return str(coefficient)
     if callable(coefficient):
@@ -299,7 +413,7 @@ def partials(shape: int | Sequence[int], names: str | Sequence[str] | None = Non
         raise ValueError(f"partials({shape}) needs {total} names, got {len(texts)}: {names!r}")
     known = dict(enumerate(texts))
     flat: list[Any] = [
-        Operator([Term(None, Polynomial.variable(i))], total, {i: known[i]} if known else None)
+        Operator([Term((), made(_variable, i))], total, {i: known[i]} if known else None)
         for i in range(total)
     ]
     for size in reversed(sizes[1:]):

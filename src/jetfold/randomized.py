@@ -9,7 +9,8 @@ from typing import Any
 from .core import plans
 from .core.arrays import Array
 from .core.estimators import Distribution, Estimator, Sampling, Source, Sources
-from .core.symbols import Estimated, Variables, estimator
+from .core.symbols import Estimated, Variables, estimated, estimator
+from .frameworks import made, static
 from .frontend import Frontend
 from .transform import Call, Transform
 from .warn import JetfoldWarning
@@ -33,11 +34,11 @@ class Randomized(Transform):
         self.base = base
         self.sampling = sampling
         self.name, self.coordinates = base.name, base.coordinates
-        self.symbols = Estimated(base.symbols, sampling)
+        self.symbols = made(estimated, base.symbols, sampling)
 
     def check(self, batch_dims: int) -> None:
         self.base.check(batch_dims)
-        if self.sampling.per_point and not batch_dims:
+        if static(getattr, self.sampling, "per_point") and not batch_dims:
             raise ValueError(
                 "per_point=True draws for every point of a batch, and needs batch_dims=; under "
                 "vmap, map over split keys (or use torch.func.vmap's randomness='different') "
@@ -53,7 +54,7 @@ class Randomized(Transform):
         sources = call.frontend.static(sources_of, self.symbols, inner, call.method, self.name)
         if sources is None:
             return vectors, (inner, 0)
-        batch = call.batch if self.sampling.per_point else ()
+        batch = call.batch if static(getattr, self.sampling, "per_point") else ()
         drawn = draw(sources, call.frontend, call.points[0], batch, call.rng)
         if vectors is not None:
             left, right = "..." if drawn.ndim > 2 else "", "..." if vectors.ndim > 2 else ""
@@ -145,7 +146,8 @@ def randomize(
             f"{type(operator).__name__}"
             + (" (the operator itself, not operator(f))" if callable(operator) else "")
         )
-    return Randomized(operator, Sampling(samples, distribution, replace, per_point))
+    sampling = made(Sampling, samples, distribution, replace, per_point)
+    return Randomized(operator, sampling)
 
 
 # ------------------------------------------------------------------ drawing

@@ -21,7 +21,8 @@ def jet(f: Function, primals: Sequence[Any], series: Sequence[Sequence[Any]]) ->
     Args:
         f: the function of the primals.
         primals: the points x_0, one per argument.
-        series: per argument the derivatives (x_1, …, x_K) of its path, of the shape of the primal.
+        series: per argument the derivatives (x_1, …, x_K) of its path, of the shape of the primal;
+            none, for K = 0, gives the value alone.
 
     Returns:
         (f(x_0), [the derivatives 1 … K of f(x(t)) at t = 0]), in the structure that f returns.
@@ -36,9 +37,9 @@ def jet(f: Function, primals: Sequence[Any], series: Sequence[Sequence[Any]]) ->
             f"jet needs one series per primal, got {len(primals)} primals and {len(series)} series"
         )
     orders = {len(terms) for terms in series}
-    if len(orders) != 1 or 0 in orders:
+    if len(orders) != 1:
         raise ValueError(
-            "all series must have the same number of terms, at least one, got "
+            "all series must have the same number of terms, got "
             f"{sorted(len(terms) for terms in series)}"
         )
     (order,) = orders
@@ -51,6 +52,8 @@ def jet(f: Function, primals: Sequence[Any], series: Sequence[Sequence[Any]]) ->
                     f"the series of a primal of shape {tuple(point.shape)} must have that shape, "
                     f"got {tuple(getattr(term, 'shape', ()))}"
                 )
+    if not order:
+        return frontend.map_outputs(lambda leaf: leaf, f(*primals)), []
     algebra = frontend.static(plans.path_algebra, order)
     with frontend.new_level() as level:
         jets = [

@@ -200,7 +200,7 @@ class Call:
     def propagated(self, plan: Plan, vectors: Array | None) -> list[Any]:
         """Every reading of a plan, from one forward pass on jets."""
         frontend = self.frontend
-        with frontend.new_level() as level:
+        with frontend.new_level(self.batch_dims) as level:
             jets, start = [], 0
             for point, count in zip(self.points, self.counts, strict=True):
                 blocks = [self.seed(seeds, start, count, point, vectors) for seeds in plan.seeds]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class JetfoldWarning(UserWarning):
-    """Something works, but slower than it could."""
+    """Something works, but more slowly than it could, perhaps not as meant, or untested."""
 
 
 _state = threading.local()
@@ -24,9 +24,9 @@ def strict() -> Iterator[None]:
 
     >>> import torch, jetfold as jf
     >>> with jf.strict():
-    ...     jf.laplacian(torch.special.i0)(torch.tensor(1.0))
+    ...     jf.laplacian(torch.ops.aten._safe_softmax)(torch.ones(2), 0)
     Traceback (most recent call last):
-    NotImplementedError: special_i0 has no rule of its own, and jetfold.strict() forbids ...
+    NotImplementedError: _safe_softmax has no rule of its own, and jetfold.strict() forbids ...
     """
     before = getattr(_state, "strict", False)
     _state.strict = True
@@ -34,6 +34,17 @@ def strict() -> Iterator[None]:
         yield
     finally:
         _state.strict = before
+
+
+def report_copy() -> None:
+    """Warn that autograd differentiates by a copy of the argument that has no derivatives."""
+    warnings.warn(
+        "torch.autograd.grad differentiates by a detached copy of the argument: to the operator "
+        "its result is a constant. If that is not meant, write x.requires_grad_() or "
+        "x.clone().requires_grad_() in the place of x.detach().requires_grad_()",
+        JetfoldWarning,
+        stacklevel=2,
+    )
 
 
 def report(name: str) -> bool:
@@ -64,3 +75,15 @@ def report_inside(name: str, reason: object) -> None:
     if getattr(_state, "strict", False):
         raise NotImplementedError(f"{text}; give it a forward rule, by jax.custom_jvp")
     warnings.warn(text, JetfoldWarning, stacklevel=2)
+
+
+def report_symbolic() -> None:
+    """Warn that a program runs as it is written; an error under `strict()`."""
+    text = (
+        "jetfold.collapse counts operations to decide which sums move, and sizes that are names, "
+        "as in jax.export, cannot be counted: the function runs as it is written, with the same "
+        "result; export it with fixed sizes, or use operators such as jetfold.laplacian"
+    )
+    if getattr(_state, "strict", False):
+        raise NotImplementedError(text)
+    warnings.warn(text, JetfoldWarning, stacklevel=3)

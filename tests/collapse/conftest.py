@@ -12,6 +12,8 @@ from jetfold.collapse.program import Leaf, Program
 from jetfold.core.axes import (
     Broadcast,
     Contracted,
+    Diagonal,
+    Identity,
     Permuted,
     Pointwise,
     Reshaped,
@@ -46,6 +48,12 @@ class Numpy:
 
     def sum(self, array, axes):
         return array.sum(tuple(axes))
+
+    def add(self, left, right):
+        return left + right
+
+    def diagonal(self, array, first, second):
+        return array.diagonal(0, first, second)
 
     def times(self, array, factor):
         return array * factor
@@ -124,6 +132,14 @@ class Builder(builder.Builder):
         kind = Broadcast(tuple(range(len(shape) - len(a.shape), len(shape))))
         return self("broadcast", (a,), shape, kind, lambda x: np.broadcast_to(x, shape))
 
+    def identity(self, n):
+        return self("eye", (), (n, n), Identity(0, 1), lambda: np.eye(n))
+
+    def diagonal(self, a, first, second):
+        shape = np.zeros(a.shape).diagonal(0, first, second).shape
+        kind = Diagonal(first, second)
+        return self("diagonal", (a,), shape, kind, lambda x: x.diagonal(0, first, second))
+
     def cumsum(self, a, axis):
         kind = alongside([axis], [0], len(a.shape))
         return self("cumsum", (a,), a.shape, kind, lambda x: x.cumsum(axis))
@@ -151,7 +167,7 @@ class Builder(builder.Builder):
         program, expected = self.returning(*outputs), self.values(*outputs)
         found = plan(program)
         assert found.after <= found.before
-        choices = [Choice(factored=factored) for factored in (False, True)]
+        choices = [Choice(), Choice(factored=True), Choice(transposed=0)]
         made = [Engine(Numpy(), choice).run(program) for choice in choices]
         if found.choice is not None:
             made.append(found.run(Numpy(), program))

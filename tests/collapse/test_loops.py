@@ -18,11 +18,8 @@ WIDTH, DIMENSION = 24, 12
 
 @pytest.fixture(autouse=True)
 def double_precision():
-    """XLA compiles quickly instead of well."""
-    jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def planned(function, *args):

@@ -262,7 +262,7 @@ def test_what_cannot_be_compared_is_planned_every_time(make, rng):
 
 # ------------------------------------------------------------------ random programs
 
-STEPS = ("add", "sub", "mul", "div", "sin", "sum", "matmul", "bmm", "transpose", "merge", "wide", "cumsum", "zero")  # fmt: skip
+STEPS = ("add", "sub", "mul", "div", "sin", "sum", "matmul", "bmm", "transpose", "merge", "wide", "cumsum", "zero", "eye", "diagonal", "outer")  # fmt: skip
 
 
 def grown(builder, steps, seed):
@@ -310,6 +310,23 @@ def grown(builder, steps, seed):
             made = make.broadcast(x, 3, *x.shape)
         elif name == "cumsum":
             made = make.cumsum(x, axis)
+        elif name == "eye":
+            letters, eye = "abcdef"[:rank], make.identity(x.shape[axis])
+            if other % 2:
+                formula = f"{letters},{letters[axis]}z->{letters.replace(letters[axis], 'z')}"
+                made = make.einsum(formula, x, eye)
+            else:
+                wide = make.broadcast(x, x.shape[-1], *x.shape)
+                order = [*range(1, rank), 0, rank]
+                made = make.mul(make.transpose(wide, *order), make.identity(x.shape[-1]))
+        elif name == "diagonal":
+            pairs = [(j, k) for k in range(rank) for j in range(k) if x.shape[j] == x.shape[k]]
+            if not pairs:
+                continue
+            made = make.diagonal(x, *pairs[number % len(pairs)])
+        elif name == "outer" and rank < 3:
+            letters, others = "ab"[:rank], "cd"[: len(y.shape)]
+            made = make.einsum(f"{letters},{others}->{letters}{others}", x, y)
         elif name == "zero":
             made = make.mul(x, make.zeros(*x.shape))
         else:

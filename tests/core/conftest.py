@@ -48,6 +48,12 @@ class Vocabulary:
     def sum(self, x, axes):
         return x.sum(tuple(axes))
 
+    def einsum(self, spec, *operands):
+        return np.einsum(spec, *operands)
+
+    def asarray(self, x, like):
+        return np.asarray(x, like.dtype)
+
     def eye(self, n, like):
         return np.eye(n, dtype=like.dtype)
 

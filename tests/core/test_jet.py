@@ -554,8 +554,6 @@ def test_attributes_of_a_jet() -> None:
     jet = Jet(algebra, 3, np.ones(2), [np.ones((3, 2)), None])
     assert (jet.algebra, jet.level) == (algebra, 3)
     assert isinstance(jet.blocks, tuple)
-    with pytest.raises(AttributeError):
-        jet.other = 1  # type: ignore[attr-defined]
 
 
 def test_the_laplacian_written_out(rng: np.random.Generator) -> None:

@@ -9,9 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _double_precision() -> Iterator[None]:
-    """float64, for each test of its own; XLA compiles quickly instead of well."""
+    """float64, for each test of its own."""
     jax = pytest.importorskip("jax")
-    jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)

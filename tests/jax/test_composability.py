@@ -388,12 +388,13 @@ def test_eval_shape_and_make_jaxpr(x):
 def run_on_two_devices(code):
     """Runs code in a process with two virtual devices."""
     program = textwrap.dedent("""
+        import warnings
         import jax, jax.numpy as jnp, numpy as np, jetfold as jf
+        from jetfold.jax import private
         from functools import partial
         from jax import lax
         from jax.sharding import NamedSharding, PartitionSpec as P
         jax.config.update("jax_enable_x64", True)
-        jax.config.update("jax_disable_most_optimizations", True)
         mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
         w = np.linspace(-1, 1, 12).reshape(3, 4)
         net = lambda x: jnp.tanh(x @ w).sum(-1) ** 2
@@ -443,6 +444,29 @@ def test_sharded_inputs():
     """)
 
 
+def test_collapsed_in_shard_map_and_export():
+    run_on_two_devices("""
+        from jax import export
+
+        def second(x, v):
+            return jax.jvp(lambda y: jax.jvp(net, (y,), (v,))[1], (x,), (v,))[1]
+
+        written = jax.vmap(lambda x: jax.vmap(lambda v: second(x, v))(jnp.eye(3)).sum())
+        mapped = partial(jax.shard_map, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+        close(jax.jit(mapped(jf.collapse(written)))(xs), expected)
+        close(jf.collapse(mapped(written))(xs), expected)
+
+        (n,) = export.symbolic_shape("n")
+        points = jax.ShapeDtypeStruct((n, 3), xs.dtype)
+        operator = jax.jit(jf.laplacian(net, batch_dims=1))
+        close(export.export(operator)(points).call(xs), expected)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            close(export.export(jax.jit(jf.collapse(written)))(points).call(xs), expected)
+        assert any("sizes that are names" in str(w.message) for w in caught)
+    """)
+
+
 def test_shard_map():
     run_on_two_devices("""
         # the operator inside
@@ -478,9 +502,9 @@ def test_shard_map():
 
         # loops and branches inside of it, whose jets start as constants
         def looped(x):
-            carry = lax.pcast(jnp.ones(2), "d", to="varying")
+            carry = private.made_varying(jnp.ones(2), "d")
             out, _ = lax.scan(lambda c, s: (jnp.sin(c * s) + x, None), carry, jnp.arange(3.0))
-            ones = lax.pcast(jnp.ones(2), "d", to="varying")
+            ones = private.made_varying(jnp.ones(2), "d")
             out = lax.cond(x[0] > 0, lambda o: o * x, lambda o: ones, out)
             return lax.psum(out.sum(), "d")
 

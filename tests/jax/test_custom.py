@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import pallas
 
 import jetfold as jf
 
@@ -202,3 +205,109 @@ def test_loops_in_a_reverse_rule():
         pytest.raises(NotImplementedError, match="custom_vjp function fixed_point"),
     ):
         jf.laplacian(f)(x)
+
+
+# ------------------------------------------------------------------ functions without derivatives inside
+
+
+def kernel(x_ref, y_ref):
+    y_ref[...] = jnp.sin(x_ref[...]) * x_ref[...]
+
+
+def by_pallas(x):
+    return pallas.pallas_call(kernel, jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+
+def by_callback(x):
+    return jax.pure_callback(lambda v: np.sin(v) * v, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+def slope(x):
+    return jnp.cos(x) * x + jnp.sin(x)
+
+
+def truth(x):
+    return (jnp.sin(x**2) * x**3).sum()
+
+
+@pytest.mark.parametrize("code", [by_pallas, by_callback])
+@pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
+def test_kernels_and_callbacks_with_a_forward_rule(code):
+    f, x = jax.custom_jvp(code), jnp.asarray(POINT)
+    f.defjvp(lambda p, t: (f(*p), t[0] * slope(*p)))
+    found = jf.gradient(lambda x: (f(x * x) * x).sum())(x)
+    close(found, jax.grad(truth)(x), 1e-5)
+    with pytest.raises(NotImplementedError, match=r"neither jetfold nor JAX .*jax\.custom_jvp"):
+        jf.laplacian(lambda x: code(x).sum())(x)
+
+
+@pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
+def test_callbacks_with_a_reverse_rule():
+    f, short = jax.custom_vjp(by_callback), jax.custom_vjp(by_callback)
+    f.defvjp(lambda x: (f(x), x), lambda x, ct: (ct * slope(x),))
+    short.defvjp(lambda x: (by_callback(x), x), lambda x, ct: (ct * slope(x),))
+    x = jnp.asarray(POINT)
+    found = jf.laplacian(lambda x: (f(x * x) * x).sum())(x)
+    close(found, jnp.trace(jax.hessian(truth)(x)), 1e-5)
+    close(jf.gradient(lambda x: (short(x * x) * x).sum())(x), jax.grad(truth)(x), 1e-5)
+    with pytest.raises(NotImplementedError, match="let the forward half call the function itself"):
+        jf.laplacian(lambda x: (short(x * x) * x).sum())(x)
+
+
+# ------------------------------------------------------------------ rules with another value
+
+
+def test_the_value_of_a_rule():
+    """JAX goes on with what the rule returns, not with the function."""
+
+    def g(x):
+        return jnp.floor(3 * x)
+
+    forward, whole, reverse = (
+        jax.custom_jvp(g),
+        jax.custom_jvp(lambda x: x.sum() * x),
+        jax.custom_vjp(g),
+    )
+    for f in (forward, whole):
+        f.defjvp(lambda p, t: (2 * jnp.sin(p[0]), 2 * jnp.cos(p[0]) * t[0]))
+    reverse.defvjp(lambda x: (2 * jnp.sin(x), x), lambda x, ct: (2 * ct * jnp.cos(x),))
+    x = jnp.asarray(POINT)
+    for f in (forward, whole, reverse):
+        outer = lambda x, f=f: jnp.exp(f(x) * x[0]).sum()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if f is whole else "error")
+            found = jf.laplacian(outer)(x)
+        close(found, jf.laplacian(lambda x: jnp.exp(2 * jnp.sin(x) * x[0]).sum())(x), 1e-5)
+        derivative = jax.jacrev if f is reverse else jax.jacfwd
+        close(found, jnp.trace(derivative(derivative(outer))(x)), 1e-5)
+
+
+# ------------------------------------------------------------------ mutable arrays
+
+
+def test_mutable_arrays():
+    def f(x):
+        total = jax.new_ref(jnp.zeros(3))
+        total[...] = x * 2
+
+        def step(i, carry):
+            total[i] += jnp.sin(x[i])
+            return carry
+
+        lax.fori_loop(0, 3, step, 0)
+        return total[...] * jax.jit(inner)(x) + total[0]
+
+    def inner(x):
+        row = jax.new_ref(x)
+        row[1] = x[0] ** 2
+        return jax.freeze(row)
+
+    def plain(x):
+        total = x * 2 + jnp.sin(x)
+        return total * x.at[1].set(x[0] ** 2) + total[0]
+
+    x = jnp.asarray(POINT)
+    expected = jf.laplacian(plain)(x)
+    with jf.strict():
+        close(jf.laplacian(f)(x), expected, 1e-5)
+        close(jax.jit(jf.laplacian(f))(x), expected, 1e-5)

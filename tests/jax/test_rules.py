@@ -76,10 +76,10 @@ def test_a_primitive_of_jax_has_a_rule_by_its_name():
 # ------------------------------------------------------------------ the general rule says so
 
 GENERAL = {
-    "svd": lambda x: jnp.linalg.svd(jnp.outer(x, x) + jnp.diag(x), compute_uv=False),
-    "scatter-mul": lambda x: jnp.ones(4).at[1].multiply(x[0]) * x[1],
     "qr": lambda x: jnp.linalg.qr(jnp.stack([x, x**2], 1), mode="complete")[1],
-    "reduce": lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + 0 * a, (0,)),
+    "eig": lambda x: (
+        lax.linalg.eig(jnp.outer(x, x**2) + jnp.diag(x), enable_eigvec_derivs=True)[0].real
+    ),
 }
 
 
@@ -96,10 +96,18 @@ def test_the_general_rule_is_reported(name):
 REFUSED = {
     "nextafter": (lambda x: jnp.nextafter(x, 2.0), r"nextafter .* jax\.lax\.stop_gradient"),
     "apply": (lambda x: x.at[1].apply(jnp.sin), r"write x\.at\[index\]\.set\(function\(x\[index\]"),
+    "full svd": (lambda x: jnp.linalg.svd(jnp.stack([x, x**2]))[2], "full_matrices=False"),
+    "scatter_mul": (
+        lambda x: x.at[jnp.array([0, 0])].multiply(x[:2]),
+        "unique_indices=True",
+    ),
+    "schur": (lambda x: jsp.linalg.schur(jnp.outer(x, x))[0], r"schur .*jax\.custom_jvp"),
+    "betainc": (lambda x: jsp.special.betainc(x, 1.0, 0.5), "neither jetfold nor JAX"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
 def test_what_has_no_derivative(name):
     f, text = REFUSED[name]
     with pytest.raises(NotImplementedError, match=text):
@@ -181,3 +189,69 @@ def test_functions_of_jax_are_known_in_every_form(around):
     with jf.strict():
         found = jax.jit(jf.laplacian(around(f)))(POINT)
     np.testing.assert_allclose(found, laplacian(f, POINT), rtol=1e-8, atol=1e-9)
+
+
+# ------------------------------------------------------------------ matrices that are not symmetric
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("cholesky", float), ("eigh", complex)])
+def test_matrices_of_which_one_triangle_is_read(name, dtype):
+    """symmetrize_input=False: what JAX takes for the derivative, of the whole matrix."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(4)
+        a, *along = rng.standard_normal((3, 3, 3)) * (1 if dtype is float else np.exp(0.3j))
+        start = a @ a.conj().T + 3 * np.diag([1, 2, 3])
+        factor = {
+            "cholesky": lambda m: lax.linalg.cholesky(m, symmetrize_input=False),
+            "eigh": lambda m: lax.linalg.eigh(m, symmetrize_input=False)[0],
+        }[name]
+        f = lambda p: factor(jnp.asarray(start) + p[0] * along[0] + p[1] * along[1])
+        x, y = jf.partials(2)
+        p = jnp.array([0.1, -0.2])
+
+        def nested(v, order):
+            g = f
+            for _ in range(order):
+                g = lambda p, g=g: jax.jvp(g, (p,), (v,))[1]
+            return jax.jit(g)(p)
+
+        e = jnp.eye(2)
+        third = 3 if dtype is float else 2  # the phase of complex vectors is free
+        operators = [x - 2 * y, x**2 + 3 * y**2, x**3 - y**3][:third]
+        weights = [(1, -2), (1, 3), (1, -1)]
+        found = jax.jit(jf.derivatives(tuple(operators))(f))(p)
+        for k, (ours, (c, d)) in enumerate(zip(found, weights, strict=False), 1):
+            exact = c * nested(e[0], k) + d * nested(e[1], k)
+            np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_what_jax_symmetrizes_is_known():
+    """Then fewer products are needed."""
+
+    def products(factor):
+        f = lambda x: factor(jnp.outer(x, x) + jnp.eye(3))
+        return str(jax.make_jaxpr(jf.laplacian(f))(POINT)).count("dot_general")
+
+    known = products(jnp.linalg.cholesky)
+    assert products(lambda m: jax.vmap(jnp.linalg.cholesky)(m[None])) <= known
+    assert products(lambda m: jnp.linalg.cholesky(m * (1 + 0j))) <= known
+    assert products(lambda m: lax.linalg.cholesky(m, symmetrize_input=False)) > known
+
+
+# ------------------------------------------------------------------ what has a rule of its own
+
+OWN = {
+    "svd": lambda x: jnp.linalg.svd(jnp.outer(x, x) + jnp.diag(x), full_matrices=False)[0] ** 2,
+    "scatter_mul": lambda x: jnp.ones(4).at[1].multiply(x[0]) * x[1],
+    "reduce": lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + 0 * a, (0,)),
+    "logaddexp": lambda x: jnp.logaddexp(x[:, None], x[0]),
+    "slogdet by qr": lambda x: jnp.linalg.slogdet(jnp.outer(x, x) + jnp.diag(x), method="qr")[1],
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_went_the_general_way(name):
+    f = OWN[name]
+    with jf.strict():
+        found = jax.jit(jf.laplacian(f))(POINT)
+    np.testing.assert_allclose(found, laplacian(f, POINT), rtol=1e-4, atol=1e-4)

@@ -135,7 +135,6 @@ def test_vmap_of_grad_of_operator():
     close(torch.func.vmap(torch.func.grad(jf.laplacian(net)))(x), expected)
 
 
-@pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
 def test_operator_over_grad():
     net, x = network(), point()
     g = torch.func.grad(net)
@@ -143,7 +142,6 @@ def test_operator_over_grad():
     close(jf.laplacian(g)(x), expected)
 
 
-@pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
 def test_operator_over_jacrev_jvp_and_vmap():
     net, x, v = network(), point(), point()
     close(
@@ -218,6 +216,14 @@ def test_compile_operator(name, method):
     net, x = network(), point()
     compiled = torch.compile(op(net, method=method), fullgraph=True, backend="aot_eager")
     close(compiled(x), truth(net, x))
+
+
+def test_compile_tuples_and_unlike_dtypes():
+    single = torch.randn(N)  # float32
+    f = lambda x: torch.stack((x.sin() * single, torch.cat((x[1:] * x.mean() * 1j, x[:1]))), dim=-1)
+    x = point()
+    compiled = torch.compile(jf.laplacian(f), fullgraph=True, backend="aot_eager")
+    close(compiled(x), jf.laplacian(f)(x))
 
 
 def test_compile_with_inductor():

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch.autograd import Function, grad
-from torch.autograd.function import _SingleLevelFunction
+from torch.autograd.function import FunctionMeta, _SingleLevelFunction
 from torch.utils.checkpoint import checkpoint
 
 import jetfold as jf
@@ -21,6 +21,11 @@ POINT = torch.tensor([0.3, -0.7, 0.45], dtype=torch.float64)
 
 def close(ours: Any, true: Any) -> None:
     torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-10)
+
+
+def replaced() -> bool:
+    """Whether PyTorch's own class is changed, as it is while jets run."""
+    return "apply" in vars(_SingleLevelFunction) or "__getattribute__" in vars(FunctionMeta)
 
 
 # ------------------------------------------------------------------ functions
@@ -560,13 +565,13 @@ def test_strict_and_warning():
 
 def test_nothing_remains():
     def broken(x):
-        assert "apply" in vars(_SingleLevelFunction)
+        assert replaced()
         raise KeyError
 
     for f in (u("old style"), lambda x, w: broken(x)):
         with suppress(KeyError):
             jf.laplacian(f)(POINT, 1.3)
-        assert "apply" not in vars(_SingleLevelFunction)
+        assert not replaced()
     x = POINT.clone().requires_grad_()
     close(grad(Odd.apply(x).sum(), x)[0], POINT.cos())
 
@@ -589,7 +594,7 @@ def test_threads():
     go.set()
     thread.join()
     close(found[0], -POINT.sin().sum())
-    assert "apply" not in vars(_SingleLevelFunction)
+    assert not replaced()
 
 
 @pytest.mark.parametrize("name", ["old style", "new style", "jvp"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import grad, hessian, jvp, vmap
 
 import jetfold as jf
 from jetfold.torch import overload, table
@@ -24,42 +24,13 @@ def symmetric(x: Any) -> Any:
     return x @ x.mT + 2 * torch.eye(x.shape[-1], dtype=x.dtype)
 
 
+def safe_softmax(x: Any) -> Any:
+    return torch.ops.aten._safe_softmax(x, -1)
+
+
 OPERATIONS: dict[str, tuple[Any, list[tuple[int, ...]], tuple[float, float]]] = {
-    "i0": (torch.special.i0, [(2, 3)], (-2, 2)),
-    "i0e": (torch.special.i0e, [(3,)], (0.2, 2)),
-    "i1": (torch.special.i1, [(3,)], (0.2, 2)),
-    "i1e": (torch.special.i1e, [()], (0.2, 2)),
-    "ndtri": (torch.special.ndtri, [(2, 2)], (0.1, 0.9)),
-    "erfcx": (torch.special.erfcx, [(3,)], (-1, 1)),
-    "log_ndtr": (torch.special.log_ndtr, [(3,)], (-1, 1)),
-    "entr": (torch.special.entr, [(3,)], (0.2, 2)),
-    "xlog1py": (torch.special.xlog1py, [(3,), (2, 3)], (0.2, 2)),
-    "logcumsumexp": (lambda x: torch.logcumsumexp(x, 1), [(2, 3)], (-2, 2)),
-    "renorm": (lambda x: torch.renorm(x, 2, 0, 0.5), [(3, 2)], (1, 2)),
-    "svdvals": (torch.linalg.svdvals, [(3, 2)], (-2, 2)),
-    "cholesky": (lambda x: torch.linalg.cholesky(symmetric(x)), [(3, 3)], (-1, 1)),
-    "eigvalsh": (lambda x: torch.linalg.eigvalsh(symmetric(x)), [(3, 3)], (-1, 1)),
-    "qr": (lambda x: torch.linalg.qr(x).R, [(3, 2)], (0.2, 1)),
-    "matrix_exp": (torch.matrix_exp, [(2, 2)], (-1, 1)),
-    "pinv": (torch.linalg.pinv, [(3, 2)], (0.2, 2)),
-    "solve_triangular": (
-        lambda x, y: torch.linalg.solve_triangular(x, y, upper=False),
-        [(3, 3), (3, 2)],
-        (0.5, 2),
-    ),
-    "lu_factor": (lambda x: torch.linalg.lu_factor(x).LU, [(3, 3)], (-1, 1)),
-    "max_pool2d": (lambda x: F.max_pool2d(x, 2), [(1, 2, 4, 4)], (-2, 2)),
-    "max_pool1d with indices": (
-        lambda x: F.max_pool1d(x, 2, return_indices=True),
-        [(1, 2, 4)],
-        (-2, 2),
-    ),
-    "quantile": (lambda x: torch.quantile(x, 0.3), [(5,)], (-2, 2)),
-    "cov": (torch.cov, [(2, 3)], (-2, 2)),
-    "trapezoid": (lambda x, y: torch.trapezoid(x, y), [(4,), (4,)], (-2, 2)),
-    "smooth_l1_loss": (lambda x, y: F.smooth_l1_loss(x, y), [(4,), (4,)], (-2, 2)),
-    "cross_entropy": (lambda x: F.cross_entropy(x, torch.tensor([1, 0])), [(2, 3)], (-2, 2)),
-    "local_response_norm": (lambda x: F.local_response_norm(x, 2), [(1, 3, 2)], (-2, 2)),
+    "safe_softmax": (safe_softmax, [(2, 3)], (-2, 2)),
+    "nextafter": (lambda x: torch.nextafter(x, torch.ones(3, dtype=x.dtype)), [(3,)], (-2, 2)),
 }
 
 
@@ -67,28 +38,139 @@ OPERATIONS: dict[str, tuple[Any, list[tuple[int, ...]], tuple[float, float]]] = 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(name: str, check: Any) -> None:
     function, shapes, domain = OPERATIONS[name]
-    check(
-        function, *shapes, domain=domain, tolerance=1e-8, order=4, nested=name in ("i0", "svdvals")
-    )
+    check(function, *shapes, domain=domain, tolerance=1e-8, order=4, nested=name == "safe_softmax")
 
 
 @pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
 def test_against_reverse_mode(check: Any) -> None:
     check(
-        lambda x: torch.special.i0(x) * torch.special.ndtri(x),
+        lambda x: safe_softmax(x) * x.exp(),
         (2,),
         domain=(0.2, 0.8),
         reverse=True,
     )
-    check(torch.linalg.svdvals, (2, 2), domain=(0.2, 0.8), reverse=True, tolerance=1e-8, order=3)
+
+
+@general_ignored
+def test_what_has_a_reverse_derivative_alone(check: Any) -> None:
+    shapes = [(3, 2, 2), (2, 2, 2)]
+    check(lambda x, w: F.conv_tbc(x, w, w[0, 0]), *shapes, reverse=True, order=3, nested=False)
+
+
+@general_ignored
+def test_expanded_tensors(check: Any) -> None:
+    """Whose entries share memory: derivatives that write in place took them for separate."""
+    like = torch.ones(3, dtype=torch.float64)
+    check(lambda x: torch.nextafter(x.sum().expand(3) ** 2, like), (2,), order=2)
+    check(lambda x: torch.special.i0(x.sum().expand(3)), (2,), order=2)
+    check(lambda x: F.huber_loss(x.sum().expand(3), like * 5), (2,), order=2, reverse=True)
+
+
+CUBE = torch.library.custom_op(
+    "jetfold_tests::cube", lambda x: x.detach() ** 3, mutates_args=(), schema="(Tensor x) -> Tensor"
+)
+CUBE.register_autograd(
+    lambda ctx, g: 3 * g * ctx.saved_tensors[0] ** 2,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+@general_ignored
+def test_operations_of_torch_library() -> None:
+    """Their register_autograd counts, at every order and for parameters."""
+    w = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    found = jf.laplacian(lambda x: CUBE(w * x).sum() ** 2)(POINT)
+    expected = hessian(lambda x: ((w * x) ** 3).sum() ** 2)(POINT).trace()
+    torch.testing.assert_close(found, expected)
+    slopes = [torch.autograd.grad(y, w)[0] for y in (found, expected)]
+    torch.testing.assert_close(*slopes)
+    with pytest.raises(NotImplementedError, match=r"pass.*batch_dims|batch_dims="):
+        vmap(jf.laplacian(lambda x: CUBE(x).sum()))(POINT[None])
+
+
+def test_operations_of_aten_have_the_rules_of_their_functions() -> None:
+    aten = torch.ops.aten
+    with jf.strict():
+        found = jf.laplacian(
+            lambda x: aten.sum.dim_IntList(
+                aten.mul.Tensor(aten.exp(x), aten.special_i0.default(x)), [0]
+            )
+        )(POINT)
+    expected = hessian(lambda x: (torch.exp(x) * torch.special.i0(x)).sum())(POINT).trace()
+    torch.testing.assert_close(found, expected)
+
+
+RECURRENT = {
+    "lstm": torch.nn.LSTM(3, 2, num_layers=2, bidirectional=True, batch_first=True),
+    "lstm projected": torch.nn.LSTM(3, 4, proj_size=2),
+    "gru": torch.nn.GRU(3, 2, bias=False, bidirectional=True),
+    "rnn": torch.nn.RNN(3, 2, nonlinearity="relu"),
+    "lstm cell": torch.nn.LSTMCell(3, 2),
+    "gru cell": torch.nn.GRUCell(3, 2),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers(name: str, tools: Any) -> None:
+    """By rules of their own, so in float32 too, of which PyTorch's kernels have no derivative."""
+    layer = RECURRENT[name].double()
+
+    def f(x: Any) -> Any:
+        steps = x if "cell" in name else torch.stack([x, x.sin(), x * x]).unsqueeze(1)
+        return torch.utils._pytree.tree_leaves(layer(steps))
+
+    with jf.strict():
+        tools.agree(f, POINT, order=3)
+        narrow = jf.laplacian(RECURRENT[name].float() and (lambda x: f(x)[0].sum()))(POINT.float())
+    layer.double()
+    wide = jf.laplacian(lambda x: f(x)[0].sum())(POINT)
+    torch.testing.assert_close(narrow.double(), wide, rtol=1e-4, atol=1e-4)
+
+
+@torch.jit.script
+def scripted(x: torch.Tensor, n: int):  # type: ignore[no-untyped-def]
+    y = x
+    for _ in range(n):
+        y = torch.tanh(y) * x
+    return y, y.sum()
+
+
+@general_ignored
+def test_scripted_functions(tools: Any) -> None:
+    def f(x: Any) -> Any:
+        y, total = scripted(x * x, 3)
+        return y * total
+
+    tools.agree(f, POINT, order=3)
+
+
+def test_sparse_matrices() -> None:
+    dense = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, -3.0]], dtype=torch.float64)
+    for sparse in (dense.to_sparse(), dense.to_sparse_csr()):
+
+        def f(x: Any, s: Any) -> Any:
+            columns = torch.outer(x, x.exp())
+            products = [
+                s @ x,
+                torch.mm(s, columns),
+                s @ columns,
+            ]
+            return sum((y * y).sum() for y in products) + (columns[:, :2] @ s).prod()
+
+        with jf.strict():
+            found = jf.laplacian(f)(POINT, sparse)
+            columns = jf.laplacian(lambda x, s: torch.sparse.mm(s, torch.outer(x, x)))(
+                POINT, sparse
+            )
+        torch.testing.assert_close(columns, 2 * dense)
+        torch.testing.assert_close(found, hessian(f)(POINT, dense).trace())
 
 
 @pytest.mark.filterwarnings("ignore::jetfold.JetfoldWarning")
 def test_methods_and_vmap(tools: Any) -> None:
     def f(x: Any) -> Any:
         return (
-            torch.special.i0(x[0] * x[1])
-            + torch.linalg.svdvals(torch.outer(x, x) + torch.diag(V))[0]
+            safe_softmax(x * x.flip(0))[0] + safe_softmax(torch.outer(x, x) + torch.diag(V)).prod()
         )
 
     t, x, y = jf.partials(3)
@@ -109,31 +191,29 @@ def test_methods_and_vmap(tools: Any) -> None:
 
 
 def test_one_warning_names_the_operation() -> None:
-    with pytest.warns(jf.JetfoldWarning, match=r"special_i0 has no rule.*jetfold.strict\(\)"):
-        jf.laplacian(lambda x: torch.special.i0(x).sum())(POINT)
+    with pytest.warns(jf.JetfoldWarning, match=r"_safe_softmax has no rule.*jetfold.strict\(\)"):
+        jf.laplacian(lambda x: safe_softmax(x)[0])(POINT)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
         for _ in range(3):
-            jf.laplacian(lambda x: torch.special.i1(x).sum())(POINT)
-    assert len([w for w in seen if "special_i1" in str(w.message)]) == 1
+            jf.laplacian(lambda x: torch.nextafter(x, V).sum())(POINT)
+    assert len([w for w in seen if "nextafter" in str(w.message)]) == 1
 
 
 def test_strict_makes_it_an_error() -> None:
-    with jf.strict(), pytest.raises(NotImplementedError, match=r"special_i0 .*leave strict\(\)"):
-        jf.laplacian(lambda x: torch.special.i0(x).sum())(POINT)
-    with jf.strict(), pytest.raises(NotImplementedError, match=r"torch.func transforms"):
-        jf.laplacian(lambda x: vmap(torch.sin)(x).sum())(POINT)
+    with jf.strict(), pytest.raises(NotImplementedError, match=r"_safe_softmax.*leave strict\(\)"):
+        jf.laplacian(lambda x: safe_softmax(x)[0])(POINT)
 
 
 @general_ignored
 def test_what_pytorch_takes_for_constant_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match=r"PyTorch has no derivative of full"):
-        jf.laplacian(lambda x: torch.full((2,), x[0]).sum())(POINT)
+    with pytest.raises(NotImplementedError, match=r"PyTorch has no derivative of new"):
+        jf.laplacian(lambda x: x.new(3).sum())(POINT)
 
 
 @general_ignored
 def test_wrong_derivatives_are_refused_inside_of_transforms_too() -> None:
-    for function in (torch.special.bessel_j0, lambda x: torch.linalg.eigvals(x.outer(x)).abs()):
+    for function in (torch.special.bessel_j0, torch.special.airy_ai):
         with pytest.raises(
             NotImplementedError, match=r"PyTorch's nested derivatives of it.* wrong"
         ):
@@ -146,13 +226,8 @@ def test_wrong_derivatives_are_refused_inside_of_transforms_too() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda a: torch.linalg.eigvals(a).abs().sum(),
         lambda a: torch.special.bessel_j0(a).sum(),
         lambda a: torch.special.airy_ai(a).sum(),
-        lambda a: torch.special.hermite_polynomial_h(a, torch.tensor(2)).sum(),
-        lambda a: torch.linalg.householder_product(a, a[0]).sum(),
-        lambda a: a.scatter_reduce(0, torch.tensor([[0, 1, 2]]), a, "prod").sum(),
-        lambda a: torch.native_layer_norm(a, (3,), None, None, 1e-5)[0].sum(),
     ],
 )
 def test_what_pytorch_nests_wrongly_is_refused(function: Any) -> None:
@@ -163,9 +238,11 @@ def test_what_pytorch_nests_wrongly_is_refused(function: Any) -> None:
 
 
 @general_ignored
-def test_what_pytorch_cannot_differentiate_forward_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="forward AD"):
+def test_what_pytorch_cannot_differentiate_says_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"no derivative by s, .*s.detach\(\)"):
         jf.laplacian(lambda x: torch.special.zeta(x.abs() + 2, 3 * x.abs() + 1).sum())(POINT)
+    with pytest.raises(NotImplementedError, match=r"does not differentiate.*write it with other"):
+        jf.laplacian(lambda x: torch.geqrf(torch.outer(x, x))[0].sum())(POINT)
 
 
 def test_unique_and_numpy_are_refused() -> None:
@@ -175,10 +252,6 @@ def test_unique_and_numpy_are_refused() -> None:
         jf.laplacian(lambda x: x.numpy().sum())(POINT)
     with pytest.raises(TypeError, match=r"loses derivatives: use torch.stack"):
         jf.laplacian(lambda x: torch.tensor([x[0], x[1]]).sum())(POINT)
-    with pytest.raises(TypeError, match=r"torch.as_tensor"):
-        jf.laplacian(lambda x: torch.as_tensor(x).sum())(POINT)
-    with pytest.raises(TypeError, match=r"nest an operator"):
-        jf.laplacian(lambda x: torch.autograd.grad(x.sum(), x)[0].sum())(POINT)
     with pytest.raises(TypeError, match=r"a jet cannot be an index"):
         jf.laplacian(lambda x: torch.ones(3)[x].sum())(POINT)
     with pytest.raises(TypeError, match=r"write x\[\[…\], \[…\]\]"):
@@ -198,7 +271,7 @@ def test_unique_and_numpy_are_refused() -> None:
         lambda x: F.alpha_dropout(x, 0.5, True),
         lambda x: F.feature_alpha_dropout(x.reshape(1, 20, 1), 0.5, True),
         lambda x: F.rrelu(-x * x - 1, training=True),
-        lambda x: torch.special.i0(x) * torch.nn.functional.dropout(x, 0.2, True),
+        lambda x: safe_softmax(x) * torch.nn.functional.dropout(x, 0.2, True),
         lambda x: F.gumbel_softmax(x, dim=-1),
     ],
 )
@@ -224,7 +297,7 @@ def test_one_draw_for_the_value_and_its_derivatives(draw: Any, tools: Any) -> No
 
 
 @general_ignored
-def test_the_general_rule_draws_once() -> None:
+def test_random_numbers_are_drawn_once() -> None:
     def noisy(x: Any) -> Any:
         return vmap(torch.sin)(x).sum() * torch.rand(()) + torch.rand(())
 
@@ -239,48 +312,6 @@ def test_the_general_rule_draws_once() -> None:
 
 
 # ------------------------------------------------------------------ torch.func inside the function
-
-
-def cube(x: Any) -> Any:
-    return (x**3).sum()
-
-
-HYPER = torch.nn.Linear(3, 1).double()
-
-TRANSFORMS = {
-    "grad": lambda x: grad(cube)(x).prod(),
-    "grad of a closure": lambda x: grad(lambda a: (a**3 * x).sum())(V).prod(),
-    "vmap": lambda x: vmap(torch.sin)(x),
-    "vmap of two": lambda x: vmap(lambda a, b: a * b, (0, None))(x, x),
-    "vmap of a closure": lambda x: vmap(lambda a: a * x**2)(V),
-    "vmap of chunks": lambda x: vmap(torch.sin, chunk_size=1)(x),
-    "vmap of a dict": lambda x: vmap(lambda d: d["a"] ** 3)({"a": x}),
-    "jvp": lambda x: jvp(cube, (x,), (V,)),
-    "jvp along": lambda x: jvp(cube, (V,), (x**2,)),
-    "vjp": lambda x: vjp(lambda a: a**3, x)[1](V),
-    "jacrev": lambda x: jacrev(torch.sin)(x),
-    "jacfwd": lambda x: jacfwd(torch.sin)(x),
-    "jacfwd of a closure": lambda x: jacfwd(lambda a: a**2 * x**2)(V),
-    "hessian": lambda x: hessian(lambda a: torch.exp(a.prod()))(x),
-    "grad and value": lambda x: torch.func.grad_and_value(cube)(x),
-    "vmap of grad": lambda x: vmap(grad(lambda a, b: a**3 * b**2), (0, None))(x, x[0]),
-    "hypernetwork": lambda x: functional_call(HYPER, {"weight": x[None], "bias": x[:1]}, (x,)),
-}
-
-
-@general_ignored
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms_inside_the_function(name: str, tools: Any) -> None:
-    function = TRANSFORMS[name]
-    reference = function
-    if name == "hypernetwork":
-        reference = lambda x: (x @ x + x[0])[None]
-    tools.agree(
-        lambda p: (function if isinstance(p, overload.Jet) else reference)(p),
-        POINT,
-        order=3,
-        nested=name in ("grad", "vmap"),
-    )
 
 
 @general_ignored
@@ -366,4 +397,3 @@ def test_an_outer_jet_as_another_argument(tools: Any) -> None:
 def test_every_name_in_the_lists_is_a_rule() -> None:
     assert set(table.NESTED_WRONGLY) <= set(table.RULES)
     assert table.READ_ONLY <= table.VIEWS <= set(table.RULES)
-    assert not table.UNDIFFERENTIABLE & set(table.RULES)

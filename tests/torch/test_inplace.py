@@ -251,7 +251,8 @@ def loop(x, y):
 
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
 def test_program(function: Any, check: Any) -> None:
-    check(lambda x, y: function(x * 1, y * 1), (3, 4), (3, 4), order=3)
+    reverse = function is fills  # which PyTorch 2.15 does not nest in forward mode
+    check(lambda x, y: function(x * 1, y * 1), (3, 4), (3, 4), order=3, reverse=reverse)
 
 
 def laplacian(function: Callable[[Any], Any]) -> Any:
@@ -284,19 +285,22 @@ def test_argument_is_written_to_but_not_the_users_tensor() -> None:
         lambda out, x: out.index_copy_(0, torch.tensor([0]), x[:1]),
     ],
 )
-def test_writing_a_jet_into_a_plain_tensor_is_refused(write: Any) -> None:
-    def f(x):
-        out = torch.zeros(3)
-        write(out, x)
-        return out.sum()
+def test_writing_a_jet_into_a_tensor_from_outside_is_refused(write: Any) -> None:
+    outside = torch.zeros(3)
 
-    with pytest.raises(TypeError, match=r"would write a jet into a plain tensor.*zeros_like\(x\)"):
+    def f(x):
+        write(outside, x)
+        return outside.sum()
+
+    with pytest.raises(RuntimeError, match=r"would write a jet into a plain tensor.*inside of the"):
         laplacian(f)
+    assert not outside.any()
 
 
-def test_adding_a_jet_to_a_plain_tensor_in_place_is_refused() -> None:
+def test_adding_a_jet_to_a_tensor_from_outside_is_refused() -> None:
+    total = torch.zeros(3)
+
     def f(x):
-        total = torch.zeros(3)
         row = total[:1]
         row += x[:1]  # in plain torch this writes total
         return total.sum()
@@ -306,8 +310,11 @@ def test_adding_a_jet_to_a_plain_tensor_in_place_is_refused() -> None:
 
 
 def test_out_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"out= would write a jet into a plain tensor"):
-        laplacian(lambda x: torch.sin(x, out=torch.zeros(3)))
+    outside = torch.zeros(3)
+    with pytest.raises(RuntimeError, match=r"out= would write a jet into a plain tensor"):
+        laplacian(lambda x: torch.sin(x, out=outside))
+    with pytest.raises(RuntimeError, match=r"out= of shape \(2, 3\) cannot take a result of shape"):
+        laplacian(lambda x: torch.sin(x, out=torch.zeros(2, 3)).sum())
 
 
 def test_changes_of_shape_are_refused() -> None:
@@ -334,7 +341,7 @@ def test_a_jet_of_an_inner_transform_does_not_fit_into_an_outer_one() -> None:
 
         return jf.laplacian(inner)(x)
 
-    with pytest.raises(TypeError, match="would write a jet into a plain tensor"):
+    with pytest.raises(RuntimeError, match="would write a jet into a plain tensor"):
         laplacian(f)
 
 

@@ -156,6 +156,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name: str, check: Any) -> None:
+    if name == "checkpoint" and torch.__version__.startswith("2.11."):
+        pytest.skip("PyTorch 2.11 has no nested derivatives of checkpoints to compare with")
     make, shape = LAYERS[name]
     torch.manual_seed(0)
     layer = make().double()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
+from ..warn import report_symbolic
+from .builder import Traced
 from .explained import ProgramExplanation
-from .plan import plan
+from .plan import Plan, plan
+from .rolled import SAVING, rollable, values
 
 __all__ = ["ProgramExplanation", "collapse", "explain_program"]
 
@@ -51,8 +55,10 @@ def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def collapsed(*args: Any, **kwargs: Any) -> Any:
         half = half_of(args, kwargs)
-        traced = half.traced(function, args, kwargs)
-        found = plan(traced.program)
+        if half.is_symbolic(args, kwargs):
+            report_symbolic()
+            return function(*args, **kwargs)
+        traced, found = planned(half, function, args, kwargs)
         if found.choice is None:
             return function(*args, **kwargs)
         return traced.rebuild(found.run(half.arrays(), traced.program))
@@ -61,6 +67,29 @@ def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
         collapsed = wraps(function)(collapsed)
     collapsed.__jetfold_collapses__ = function  # type: ignore[attr-defined]
     return collapsed
+
+
+def planned(half: Any, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Traced, Plan]:
+    """A call as a program, and what to do with it; loops become mapped axes where that saves."""
+    traced = half.traced(function, args, kwargs)
+    found = plan(traced.program)
+    if not rollable(traced.program):
+        return traced, found
+
+    def rolled(*arrays: Any) -> Any:
+        return values(traced.again(arrays), half.arrays())
+
+    try:
+        other = half.traced(rolled, traced.inputs, {})
+    except Exception:  # a step that cannot be mapped (a primitive without a batching rule) stays
+        return traced, found
+    of_rolled = plan(other.program)
+    if of_rolled.choice is None or of_rolled.after > SAVING * found.after:
+        return traced, found
+    rebuild = lambda outputs: traced.rebuild(other.rebuild(outputs))  # noqa: E731
+    costs = {"before": found.before, "matmul_before": found.matmul_before}
+    compared = replace(of_rolled, **costs, rolled=True)  # type: ignore[arg-type]
+    return replace(other, rebuild=rebuild), compared
 
 
 def _original(function: Any) -> Any:
@@ -89,8 +118,7 @@ def half_of(args: Any, kwargs: Any) -> Any:
 def explain_program(function: Callable[..., Any], args: Any, kwargs: Any) -> ProgramExplanation:
     """What `collapse` makes of a call."""
     original, half = _original(function), half_of(args, kwargs)
-    traced = half.traced(original, args, kwargs)
-    found = plan(traced.program)
+    traced, found = planned(half, original, args, kwargs)
     after = traced.program
     if found.choice is not None:
 

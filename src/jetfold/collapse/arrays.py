@@ -31,10 +31,16 @@ class Arrays(Protocol):
     def times(self, array: Array, factor: float) -> Array:
         """factor · array."""
 
+    def add(self, left: Array, right: Array) -> Array:
+        """left + right, of one shape but for axes of length one."""
+
     def sum(self, array: Array, axes: Sequence[int]) -> Array: ...
     def permute_dims(self, array: Array, order: Sequence[int]) -> Array: ...
     def reshape(self, array: Array, shape: Sequence[int]) -> Array: ...
     def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array: ...
+    def diagonal(self, array: Array, first: int, second: int) -> Array:
+        """Where the indices along two axes agree; these are the last axis of the result."""
+
     def full(self, shape: Sequence[int], value: float, like: Node) -> Array: ...
 
 
@@ -55,6 +61,14 @@ class Library(ABC):
     def issue(self, node: Node, arrays: Sequence[Array], shape: Sequence[int]) -> Array:
         """As the frontend made it."""
         return node.issue(arrays, shape)
+
+    def add(self, left: Array, right: Array) -> Array:
+        """left + right."""
+        return left + right
+
+    def diagonal(self, array: Array, first: int, second: int) -> Array:
+        """NumPy, JAX and PyTorch spell it alike."""
+        return array.diagonal(0, first, second)
 
     def full(self, shape: Sequence[int], value: float, like: Node) -> Array:
         """One value everywhere, in the dtype (and on the device) of a node."""

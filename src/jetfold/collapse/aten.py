@@ -22,9 +22,12 @@ from ..core.axes import (
     Action,
     Broadcast,
     Contracted,
+    Diagonal,
+    Identity,
     Opaque,
     Permuted,
     Pointwise,
+    Rearranged,
     Reshaped,
     Summed,
     Zeros,
@@ -87,7 +90,9 @@ def quotient(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
 def selection(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
     """where(mask, u, v)."""
     places = _of_its_dtype(inputs, value)
-    return Pointwise((1, 2) if places == [1, 2] and len(inputs) == 3 else ())
+    if places != [1, 2] or len(inputs) != 3:
+        return Pointwise()
+    return Pointwise((1, 2), masked=(0, 1) if inputs[2].zero else ())
 
 
 def _of_its_dtype(inputs: Sequence[Node], value: Any) -> list[int]:
@@ -197,6 +202,52 @@ def picked(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
     return Acting((), (0,), (tuple(through.items()),))
 
 
+def diagonal(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    """The main diagonal of a square."""
+    pair = _square(node.args[1:], inputs[0].shape)
+    return Diagonal(*pair) if pair else Opaque()
+
+
+def ones_on_the_diagonal(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    """diagonal_scatter of ones into zeros, as torch.func makes its basis."""
+    ones = node.args[1]
+    filled = isinstance(ones, fx.Node) and operation_name(ones.target) == "fill.Scalar"
+    pair = _square(node.args[2:], value.shape)
+    return Identity(*pair) if pair and filled and inputs[0].zero and ones.args[1] == 1 else Opaque()
+
+
+def _square(arguments: Sequence[Any], shape: Sequence[int]) -> tuple[int, int] | None:
+    """The two axes of a main diagonal, from (offset, first, second)."""
+    given = [*arguments, *(0, 0, 1)[len(arguments) :]]
+    offset, first, second = given
+    first, second = first % len(shape), second % len(shape)
+    return (first, second) if offset == 0 and shape[first] == shape[second] else None
+
+
+def identity(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+    """eye."""
+    return Identity(0, 1)
+
+
+def solution(matrix: int, right: int) -> Declare:
+    """Linear in the right-hand side; its columns pass, and a batch that the matrix lacks.
+
+    Args:
+        matrix, right: which operands these are.
+    """
+
+    def declare(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
+        rank, of_matrix = len(value.shape), inputs[matrix].shape
+        if len(inputs[right].shape) != rank or rank < 2:
+            return Opaque()
+        lacks = rank - len(of_matrix)
+        passing = [k for k in range(rank - 2) if k < lacks or of_matrix[k - lacks] == 1]
+        passing.append(rank - 1 if node.kwargs.get("left", True) else rank - 2)
+        return alongside([k for k in range(rank) if k not in passing], (right,), rank)
+
+    return declare
+
+
 def zero(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
     """Nothing but zeros."""
     return Zeros()
@@ -254,6 +305,13 @@ AXES: dict[str, Declare] = {
     "mv.default": contraction("ik", "k", "i"),
     "dot.default": contraction("k", "k", ""),
     "convolution.default": convolution,
+    "diagonal.default": diagonal,
+    "diagonal_copy.default": diagonal,
+    "diagonal_scatter.default": ones_on_the_diagonal,
+    "eye.default": identity,
+    "eye.m": identity,
+    "linalg_lu_solve.default": solution(0, 2),
+    "linalg_solve_triangular.default": solution(0, 1),
     "select.int": picked,
     "index.Tensor": indexed,
     "slice.Tensor": along(_dim),
@@ -287,8 +345,11 @@ AXES: dict[str, Declare] = {
 def action(node: fx.Node, inputs: Sequence[Node], value: Any) -> Action:
     """How an operation acts on the axes of its operands."""
     name = operation_name(node.target)
-    if name in AXES and (value.dtype.is_floating_point or value.dtype.is_complex):
-        return AXES[name](node, inputs, value)
+    if name in AXES:
+        found = AXES[name](node, inputs, value)
+        inexact = value.dtype.is_floating_point or value.dtype.is_complex
+        if inexact or isinstance(found, Rearranged):
+            return found
     pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
     return Pointwise() if pointwise else Opaque()
 

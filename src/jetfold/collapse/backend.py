@@ -7,12 +7,14 @@ rewritten before autograd splits it, so the backward graph is that of the rewrit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import fx
 
 from .plan import plan
+from .rolled import SAVING, rollable, values
 from .torch import GraphBuilder, TorchArrays, graph, written
 from .torch_private import compile_fx, sizes
 
@@ -42,7 +44,19 @@ def rewritten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         return module
     if written(traced.graph):
         return module
-    found = plan(GraphBuilder(traced, inputs).program())
+    program = GraphBuilder(traced, inputs).program()
+    found = plan(program)
+    if rollable(program):
+
+        def rolled(*arguments: Any) -> Any:
+            again = GraphBuilder(traced, arguments, sizes(arguments)).program()
+            return values(again, TorchArrays())
+
+        with suppress(Exception):  # what cannot be mapped stays as it is
+            other = graph(rolled, inputs, symbolic)
+            of_rolled = plan(GraphBuilder(other, inputs).program())
+            if of_rolled.choice is not None and of_rolled.after < SAVING * found.after:
+                traced, found = other, of_rolled
     if found.choice is None:
         return module
 

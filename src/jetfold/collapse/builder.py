@@ -35,12 +35,12 @@ class Builder:
         issue: Issue,
         flops: float = 0.0,
         zero: bool = False,
+        operation: Any = None,
     ) -> Node:
         """The next node."""
         zero = zero or is_zero(kind, inputs)
-        node = Node(
-            len(self.nodes), name, tuple(inputs), tuple(shape), dtype, kind, issue, flops, zero
-        )
+        number, inputs, shape = len(self.nodes), tuple(inputs), tuple(shape)
+        node = Node(number, name, inputs, shape, dtype, kind, issue, flops, zero, operation)
         self.nodes.append(node)
         return node
 

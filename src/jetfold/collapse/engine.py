@@ -21,15 +21,29 @@ is a generator: it yields what it asks for, and is sent the answer (`answer`).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from math import prod
 from types import GeneratorType
 from typing import Any, TypeVar
 
+from ..core.axes import Contracted, Pointwise, Rearranged, Summed
 from .arrays import Arrays, aligned, spread
-from .labels import Array, Axes, Label, Labels, Part, Weight, flat, fresh, lengths, together
+from .labels import (
+    Array,
+    Axes,
+    Label,
+    Labels,
+    Part,
+    Weight,
+    flat,
+    fresh,
+    lengths,
+    repeated,
+    spelled,
+    together,
+)
 from .program import Node, Program
 
 T = TypeVar("T")
@@ -60,9 +74,14 @@ def answer(steps: Steps[T]) -> T:
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a sum cannot pass an operation."""
+    """Why a sum cannot pass an operation.
+
+    Attributes:
+        labels: those that stop; None for all. The others pass.
+    """
 
     reason: str
+    labels: Labels | None = None
 
 
 @singledispatch
@@ -107,6 +126,8 @@ class Choice:
     Attributes:
         needed: the numbers of the nodes whose values are needed unsummed.
         factored: whether factors that lack a summed axis leave the products summed over it.
+        transposed: from which node on products pass sums on with one factor as weights (see
+            `adjoint`); None for nowhere.
         forms: per loop the forms of its results that will be asked for; see `loops`.
         shared: per node that is asked for in several sums what they have in common, which is made
             once: its labels (numbered) by axes, and those that are summed over.
@@ -115,6 +136,7 @@ class Choice:
 
     needed: frozenset[int] = frozenset()
     factored: bool = False
+    transposed: int | None = None
     forms: Mapping[int, Any] = field(default_factory=dict)
     shared: Mapping[int, Any] = field(default_factory=dict)
     fixed: Mapping[Any, Any] = field(default_factory=dict)
@@ -143,6 +165,13 @@ class Asked:
         return turn
 
 
+COPIES = ("clone", "_to_copy", "copy")
+"""Names of what is its operand in another array: nothing is copied but what is returned."""
+
+SPLITTING = Pointwise | Contracted | Rearranged | Summed
+"""Kinds whose values are made with merged axes taken apart, as they are asked for."""
+
+
 class Engine:
     """One evaluation of a program.
 
@@ -160,19 +189,27 @@ class Engine:
         """Per node the forms that were asked for."""
         self.carriers: dict[Any, Any] = {}
         """What `kinds.carrier` found."""
+        self.transposable: set[int] = set()
+        """The products that could pass a sum on with one factor as weights."""
         self._sums: list[_Sum] = []
         self._current: list[_Sum] = []
         self._memo: dict[Any, tuple[Array, tuple[int, ...]] | None] = {}
         self._dense: dict[int, Array] = {}
+        self._split: dict[int, tuple[Axes, Part]] = {}  # whole values, with axes taken apart
         self._varying: dict[Any, tuple[int, ...]] = {}
         self._products: dict[Any, tuple[Array, tuple[int, ...]]] = {}
+        self._results: dict[Any, tuple[Part, tuple[int, ...], Any]] = {}
         self._weights: dict[int, Part] = {}  # kept alive: their identity is part of keys
 
     # ---- what nodes are asked
 
     def run(self, program: Program) -> list[Array]:
         """The whole values of the outputs."""
-        return [answer(self.dense(x)) for x in program.outputs]
+        arrays = [answer(self.dense(x)) for x in program.outputs]
+        for k, x in enumerate(program.outputs):
+            if isinstance(x, Node) and x.name.startswith(COPIES):  # nobody else's array
+                arrays[k] = self.arrays.issue(x, [arrays[k]], x.shape)
+        return arrays
 
     def chosen(self) -> Choice:
         """The choice, with the fixed points that were found."""
@@ -183,8 +220,9 @@ class Engine:
         if not isinstance(x, Node):
             return x
         if x.number not in self._dense:
-            axes = fresh(x.shape)
-            part = yield self.value(x, axes)
+            axes, part = self._split.get(x.number, (fresh(x.shape), None))
+            if part is None:
+                part = yield self.value(x, axes)
             array = spread(self.arrays, part, flat(axes), x)
             if lengths(flat(axes)) != tuple(x.shape):
                 array = self.arrays.reshape(array, x.shape)
@@ -239,7 +277,8 @@ class Engine:
         self, node: Node, axes: Axes, summed: Labels, weight: Weight, form: Any
     ) -> Steps[Part | None]:
         labels = flat(axes)
-        merged = not summed and any(len(group) > 1 for group in axes)
+        merged = not (summed or repeated(axes)) and any(len(group) > 1 for group in axes)
+        merged &= node.number in self._dense or not isinstance(node.kind, SPLITTING)
         if merged and (yield self.varying(node, axes)) == frozenset(labels):
             array = yield self.dense(node)
             return Part(self.arrays.reshape(array, lengths(labels)), labels)
@@ -253,10 +292,27 @@ class Engine:
         found = yield compute(node.kind, self, node, axes, summed, weight)
         if isinstance(found, Stop):
             self._stop(node, found.reason)
-            return self.reduce((yield self.value(node, axes)), summed, weight)
+            return (yield from self._stopped(node, axes, summed, weight, found))
         if summed:
-            self._pass(node)
+            self.passed(node)
+        elif found is not None and set(found.labels) == set(spelled(axes)) and not repeated(axes):
+            self._split[node.number] = axes, found
         return found
+
+    def _stopped(
+        self, node: Node, axes: Axes, summed: Labels, weight: Weight, stop: Stop
+    ) -> Steps[Part | None]:
+        """The sum over what passes, and then over the rest."""
+        stopping = summed if stop.labels is None else stop.labels & summed
+        given = frozenset(weight.labels) if weight is not None else frozenset()
+        if given & stopping:
+            stopping |= given & summed
+        passing = summed - stopping
+        if not passing or not stopping:
+            return self.reduce((yield self.value(node, axes)), summed, weight)
+        before, behind = (weight, None) if given and given <= passing else (None, weight)
+        part = yield self.ask(node, axes, passing, before)
+        return self.reduce(part, stopping, behind)
 
     def _in_common(self, node: Node, form: Any) -> frozenset[int] | None:
         """What the node's forms have in common, if this one is a further sum of it."""
@@ -300,7 +356,8 @@ class Engine:
         """It has settled."""
         self._current.pop()
 
-    def _pass(self, node: Node) -> None:
+    def passed(self, node: Node) -> None:
+        """The current sum has passed an operation."""
         if self._current:
             self._current[-1].passed.append(node)
 
@@ -310,9 +367,68 @@ class Engine:
 
     # ---- parts
 
+    def labelled(self, array: Array, axes: Axes) -> Part:
+        """A whole value with these labels; along one that comes twice its diagonal."""
+        every = spelled(axes)
+        if tuple(getattr(array, "shape", ())) != lengths(every):  # several results have none
+            array = self.arrays.reshape(array, lengths(every))
+        while len(every) > len(set(every)):
+            label = next(x for x in every if every.count(x) > 1)
+            first, second = [k for k, x in enumerate(every) if x is label][:2]
+            array = self.arrays.diagonal(array, first, second)
+            every = [*(x for k, x in enumerate(every) if k not in (first, second)), label]
+        return Part(array, every)
+
     def aligned(self, part: Part, labels: Sequence[Label]) -> Array:
         """The array with its axes in the order of `labels`, length one where it lacks one."""
         return aligned(self.arrays, part, labels)
+
+    def once(
+        self,
+        operation: Any,
+        operands: Sequence[Part | None],
+        make: Callable[[], Part],
+        symmetric: bool = False,
+    ) -> Part:
+        """What an operation gives on these arrays, made once however the labels are called.
+
+        Equal values are one array, so operands are told apart by identity.
+        """
+        ordered = sorted(operands, key=lambda x: id(x.array)) if symmetric else list(operands)  # type: ignore[union-attr]
+        labels = list(dict.fromkeys(x for part in ordered if part for x in part.labels))
+        names = {label: k for k, label in enumerate(labels)}
+        if isinstance(operation, tuple):  # names labels itself
+            operation = tuple(
+                frozenset(names[x] for x in item) if isinstance(item, frozenset) else item
+                for item in operation
+            )
+        key = (
+            operation,
+            tuple(part and (id(part.array), *(names[x] for x in part.labels)) for part in ordered),
+        )
+        if key not in self._results:
+            made = make()
+            kept = tuple(names[x] for x in made.labels)
+            self._results[key] = made, kept, ordered  # kept alive: their identity is part of keys
+        made, kept, _ = self._results[key]
+        return Part(made.array, [labels[k] for k in kept])
+
+    def plus(self, left: Part | None, right: Part | None) -> Part | None:
+        """The sum of two parts; None is zero."""
+        if left is None or right is None:
+            return left or right
+        labels = together([left, right])
+
+        def make() -> Part:
+            arrays = (self.aligned(part, labels) for part in (left, right))
+            return Part(self.arrays.add(*arrays), labels)
+
+        return self.once("sum", (left, right), make, symmetric=True)
+
+    def contracted(self, node: Node | None, left: Part, right: Part, out: Sequence[Label]) -> Part:
+        """The product of two parts, summed over labels that are not in `out`."""
+        make = lambda: Part(self.arrays.contract(node, left, right, out), out)  # noqa: E731
+        return self.once(("product", frozenset(out)), (left, right), make, symmetric=True)
 
     def times(self, part: Part, factor: float) -> Part:
         """factor · part."""
@@ -325,7 +441,7 @@ class Engine:
             for one, other in ((left, right), (right, left))
         )
         out = [x for x in together([left, right]) if x not in summed]
-        return Part(self.arrays.contract(None, left, right, out), out)
+        return self.contracted(None, left, right, out)
 
     def summed_product(
         self, operands: Sequence[tuple[Node, Axes, Labels, Weight]], summed: Labels, last: Weight
@@ -377,7 +493,8 @@ class Engine:
         if not axes:
             return part
         kept = [label for label in part.labels if label not in summed]
-        return Part(self.arrays.sum(part.array, axes), kept)
+        make = lambda: Part(self.arrays.sum(part.array, axes), kept)  # noqa: E731
+        return self.once(("total", tuple(axes)), (part,), make)
 
     def reduce(self, part: Part | None, summed: Labels, weight: Weight) -> Part | None:
         """The (weighted) sum of a value that varies along all the labels."""

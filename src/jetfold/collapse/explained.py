@@ -40,6 +40,8 @@ class ProgramExplanation:
             ratio = f"{after / before:8.3f}" if before else ""
             lines.append(f"{name + ' (FLOPs)':24}{before:14,.0f}{after:14,.0f}{ratio}")
         lines.append("")
+        if found.rolled:
+            lines.append("Loops run as one step on a mapped axis, in the memory of all steps.")
         if not found.moves:
             lines.append("No sum could be moved with a gain: the program runs as it is.")
         for move in found.moves:

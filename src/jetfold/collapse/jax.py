@@ -13,15 +13,27 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal  # what jax.make_jaxpr returns
 
-from ..core.axes import Acting, Action, Opaque, Pointwise
+from ..core.axes import (
+    Acting,
+    Action,
+    Identity,
+    Opaque,
+    Pointwise,
+    Rearranged,
+    Summed,
+    acting,
+    alongside,
+    as_exact,
+)
 from ..jax import arrays as vocabulary
+from ..jax import private
 from ..jax import table as table  # registers the rules
 from ..jax.interpreter import Operation, rule_of
 from .arrays import Library, aligned
 from .builder import Builder, Traced
 from .labels import Label, Part, lengths
 from .loops import Step
-from .program import Loop, Node, Program, Result, Slot
+from .program import Issue, Loop, Node, Program, Result, Slot
 
 # ------------------------------------------------------------------ primitives
 
@@ -29,11 +41,22 @@ from .program import Loop, Node, Program, Result, Slot
 def action(operation: Operation, operands: Sequence[Any]) -> Action:
     """How a primitive with one result acts on the axes of its operands."""
     (result,), rule = operation.results, rule_of(operation.primitive)
+    if operation.name == "stack" and jnp.issubdtype(result.dtype, jnp.inexact):
+        return stacked(operation, len(operands), len(result.shape))
     if rule is None:
         return Opaque()
-    if rule.axes is not None and jnp.issubdtype(result.dtype, jnp.inexact):
-        return rule.axes(operation.params, operands, result)
+    if rule.axes is not None:
+        found: Action = rule.axes(operation.params, operands, result)
+        if jnp.issubdtype(result.dtype, jnp.inexact) or isinstance(found, Rearranged):
+            return found
     return Pointwise() if rule.entrywise else Opaque()
+
+
+def stacked(operation: Operation, count: int, rank: int) -> Action:
+    """stack: linear in all operands together, which lack one axis."""
+    axis = operation.params["axis"] % rank
+    places = {k: k - (k > axis) for k in range(rank) if k != axis}
+    return acting([axis], dict.fromkeys(range(count), places), rank)
 
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
@@ -64,7 +87,7 @@ class Issued:
 
     def __call__(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
         """Operands of a pointwise one are broadcast first: primitives take numbers or one shape."""
-        operation, kind = self.operation, self.kind
+        operation, kind, arrays = self.operation, self.kind, private.made_alike(arrays)
         if isinstance(kind, Pointwise):
             as_they_are = [tuple(shape)]
             if len(arrays) < 3 and operation.name != "select_n":
@@ -121,9 +144,12 @@ class JaxArrays(Library):
     ) -> Any:
         """The inner axes in front, where XLA likes to add."""
         u, v = (aligned(self, part, [*inner, *out]) for part in (left, right))
-        product = u * v
+        dtype = jnp.result_type(u, v)
+        narrow = inner and jnp.finfo(dtype).bits < 32  # JAX adds such numbers in wider ones
+        product = u.astype(jnp.float32) * v.astype(jnp.float32) if narrow else u * v
         for _ in inner:
             product = vocabulary.sum_rows(product)
+        product = product.astype(dtype) if narrow else product
         return jnp.broadcast_to(product, lengths(out))
 
     def matrices(
@@ -146,6 +172,22 @@ class JaxArrays(Library):
             options = {k: params[k] for k in ("precision", "preferred_element_type")}
         numbers = (places(inner), places(batch))
         return lax.dot_general(left.array, right.array, numbers, **options)
+
+    def mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """jax.vmap."""
+        return jax.vmap(function)
+
+    def stacked(self, arrays: Sequence[Any]) -> Any:
+        """jnp.stack."""
+        return jnp.stack(arrays)
+
+    def counted(self, start: Any, step: int, length: int) -> Any:
+        """jnp.arange."""
+        return start + step * jnp.arange(length, dtype=jnp.result_type(start))
+
+    def total(self, array: Any) -> Any:
+        """jnp.sum."""
+        return jnp.sum(array, 0)
 
     def repeat(
         self,
@@ -201,6 +243,7 @@ class JaxprBuilder(Builder):
         same: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.indices: dict[int, int] = {}  # of the nodes that number an axis, which one
         if arguments is None:
             slots = [self._slot(k, aval) for k, aval in enumerate(closed.in_avals)]
             inputs = [slots[k] for k in same or range(len(slots))]
@@ -253,7 +296,13 @@ class JaxprBuilder(Builder):
             return self.known[key]
         operation = Operation(equation)
         loop = _loop(equation, inputs)
-        if loop is not None:
+        if operation.name == "split":
+            results = self._split(operation, inputs[0])
+        elif (narrow := _narrow(operation, inputs)) is not None:
+            results = [self._sum(operation, narrow, inputs[0])]
+        elif operation.name == "cond" and (branch := _anywhere(equation, inputs)) is not None:
+            results = self._inline(branch.jaxpr, branch.consts, inputs[1:])
+        elif loop is not None:
             results = self._loop(operation, inputs, *loop)
         elif operation.several or len(operation.results) != 1:
             whole = self.add(
@@ -264,7 +313,8 @@ class JaxprBuilder(Builder):
                 for k, x in enumerate(operation.results)
             ]
         else:
-            (result,), kind = operation.results, action(operation, inputs)
+            (result,) = operation.results
+            kind = self._of_indices(operation, inputs) or action(operation, inputs)
             results = [
                 self.add(
                     operation.name,
@@ -274,11 +324,46 @@ class JaxprBuilder(Builder):
                     kind,
                     Issued(operation, kind),
                     flops(operation, kind, inputs),
+                    operation=None if key is None else key[:2],
                 )
             ]
         if key is not None:
             self.known[key] = results
         return results
+
+    def _of_indices(self, operation: Operation, inputs: Sequence[Node]) -> Action | None:
+        """Identity matrices are made of indices that are compared, and masks are converted."""
+        match operation.name, [self.indices.get(x.number) for x in inputs]:
+            case "iota", _:
+                self.indices[len(self.nodes)] = operation.params["dimension"]
+            case "convert_element_type", [int(axis)]:
+                self.indices[len(self.nodes)] = axis
+            case "add", [int(axis), None] if _is_number(inputs[1], 0):
+                self.indices[len(self.nodes)] = axis
+            case "eq", [int(first), int(second)] if first != second:
+                return Identity(first, second)
+            case "convert_element_type", _ if isinstance(inputs[0].kind, Identity):
+                return inputs[0].kind
+        return None
+
+    def _split(self, operation: Operation, x: Node) -> list[Node]:
+        """Slices; one that takes all is the array."""
+        axis, sizes = operation.params["axis"], operation.params["sizes"]
+        if len(sizes) == 1:
+            return [x]
+        kind = alongside([axis], (0,), len(x.shape))
+        return [
+            self.add("slice", (x,), y.shape, y.dtype, kind, _cut(axis, sum(sizes[:k]), size))
+            for k, (y, size) in enumerate(zip(operation.results, sizes, strict=True))
+        ]
+
+    def _sum(self, operation: Operation, x: Node, total: Node) -> Node:
+        """A sum of narrow numbers, taken as JAX takes it: in wide ones, and rounded once."""
+        (result,) = operation.results
+        assert isinstance(total.kind, Summed)
+        axes = total.kind.axes
+        add: Issue = lambda arrays, shape: jnp.sum(arrays[0], axes)  # noqa: E731
+        return self.add("reduce_sum", (x,), result.shape, result.dtype, total.kind, add)
 
     def _loop(
         self, operation: Operation, inputs: Sequence[Node], loop: Loop, first: Sequence[int]
@@ -297,6 +382,37 @@ def _item(position: int) -> Callable[[Sequence[Any], Sequence[int]], Any]:
     return lambda arrays, shape: arrays[0][position]
 
 
+def _narrow(operation: Operation, inputs: Sequence[Node]) -> Node | None:
+    """What is summed, if an operation rounds a sum of widened numbers to what they were."""
+    if operation.name != "convert_element_type" or not isinstance(inputs[0].kind, Summed):
+        return None
+    (wide,) = inputs[0].inputs
+    if wide.name != "convert_element_type" or wide.inputs[0].dtype != operation.results[0].dtype:
+        return None
+    x = wide.inputs[0]
+    narrower = jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(wide.dtype, jnp.floating)
+    return x if narrower and as_exact(jnp.finfo(wide.dtype), jnp.finfo(x.dtype)) else None
+
+
+def _cut(axis: int, start: int, size: int) -> Issue:
+    """A slice along an axis."""
+    return lambda arrays, shape: lax.slice_in_dim(arrays[0], start, start + size, axis=axis)
+
+
+def _is_number(x: Node, value: int) -> bool:
+    return x.name == "number" and bool(x.issue((), ()) == value)
+
+
+def _anywhere(equation: Any, inputs: Sequence[Node]) -> ClosedJaxpr | None:
+    """Of branches for several platforms, which all compute the same, the one of plain operations.
+
+    `jnp.diagonal` multiplies by an identity matrix in Pallas's kernels, and gathers elsewhere.
+    """
+    kernels = inputs[0].name == "platform_index"
+    kernels = kernels and equation.params.get("branches_platforms") == (("mosaic",), None)
+    return equation.params["branches"][0] if kernels else None
+
+
 def _loop(equation: Any, inputs: Sequence[Node]) -> tuple[Loop, list[int]] | None:
     """The loop of a scan, or the branches of a cond; and per result the first one that is equal.
 
@@ -311,7 +427,7 @@ def _loop(equation: Any, inputs: Sequence[Node]) -> tuple[Loop, list[int]] | Non
         made = [JaxprBuilder(closed, None, same) for closed in params["branches"]]
         results = _first(list(zip(*(branch.outputs for branch in made), strict=True)))
         return Loop(tuple(branch.program() for branch in made), len(same), 0, None), results
-    constants, carried = params["num_consts"], params["num_carry"]
+    constants, carried = private.lengths_of_scan(params)
     carries = _first(inputs[constants : constants + carried])
     while True:
         same = [
@@ -358,6 +474,12 @@ def has_arrays(tree: Any) -> bool:
 def arrays() -> JaxArrays:
     """What the engine issues operations with."""
     return JaxArrays()
+
+
+def is_symbolic(args: Any, kwargs: Any) -> bool:
+    """Whether some size is a name, as in jax.export: then nothing can be counted."""
+    leaves = jax.tree.leaves((args, kwargs))
+    return any(not isinstance(n, int) for x in leaves if has_arrays(x) for n in x.shape)
 
 
 def traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Traced:

@@ -15,6 +15,8 @@ from ..core.axes import (
     Acting,
     Broadcast,
     Contracted,
+    Diagonal,
+    Identity,
     Opaque,
     Permuted,
     Pointwise,
@@ -24,10 +26,26 @@ from ..core.axes import (
     Zeros,
 )
 from .engine import Engine, Steps, Stop, compute, varying
-from .labels import Axes, Group, Label, Labels, Part, Weight, flat, fresh, lengths, together
+from .labels import (
+    Axes,
+    Group,
+    Label,
+    Labels,
+    Part,
+    Weight,
+    flat,
+    fresh,
+    lengths,
+    renamed,
+    spelled,
+    together,
+)
 from .program import Kind, Leaf, Loop, Node
 
 NONE: Labels = frozenset()
+
+TRANSPOSED: list[Callable[..., Steps[Part | Stop | None]]] = []
+"""How a contraction passes its sum on with one factor as weights: `adjoint` says so."""
 
 
 def is_zero(kind: Kind, inputs: Sequence[Node]) -> bool:
@@ -41,7 +59,7 @@ def is_zero(kind: Kind, inputs: Sequence[Node]) -> bool:
             return together or any(zero[k] for k in factors)
         case Contracted():
             return any(zero)
-        case Permuted() | Broadcast() | Reshaped() | Summed():
+        case Permuted() | Broadcast() | Reshaped() | Diagonal() | Summed():
             return zero[0]
         case Acting(linear=linear, bilinear=bilinear):
             of = (zero[k] for k in linear)
@@ -55,7 +73,7 @@ def lets_sums_in(node: Node) -> bool:
     while rest:
         x = rest.pop()
         match x.kind:
-            case Permuted() | Broadcast() | Reshaped():
+            case Permuted() | Broadcast() | Reshaped() | Diagonal():
                 behind: Sequence[int] = (0,)
             case Acting(linear=linear):
                 behind = linear
@@ -63,7 +81,7 @@ def lets_sums_in(node: Node) -> bool:
                 if linear or factors:
                     return True
                 continue
-            case Leaf() | Opaque() | Zeros() | Loop():
+            case Leaf() | Opaque() | Zeros() | Identity() | Loop():
                 continue
             case _:
                 return True
@@ -81,11 +99,17 @@ def whole(ask: Engine, node: Node, axes: Axes) -> Steps[Part]:
     operands = []
     for x in node.inputs:
         operands.append((yield ask.dense(x)))
-    array = ask.arrays.issue(node, operands, node.shape)
-    labels = flat(axes)
-    if lengths(labels) != tuple(node.shape):
-        array = ask.arrays.reshape(array, lengths(labels))
-    return Part(array, labels)
+    return ask.labelled(ask.arrays.issue(node, operands, node.shape), axes)
+
+
+def parted(ask: Engine, node: Node, axes: Axes) -> Steps[Part | None]:
+    """A diagonal of a value that is made whole."""
+    own = tuple(tuple(Label(x.length) for x in group) for group in axes)
+    names = dict(zip(spelled(own), spelled(axes), strict=True))
+    part = yield ask.value(node, own)
+    if part is None:
+        return None
+    return ask.labelled(part.array, tuple((names[x],) for x in part.labels))
 
 
 @varying.register(Leaf | Opaque | Zeros | Loop)
@@ -102,6 +126,72 @@ def _(
         return whole(ask, node, axes)
     inside = isinstance(kind, Leaf)
     return Stop("an input" if inside else "not linear, or not known to be")
+
+
+# ------------------------------------------------------------------ identity matrices
+#
+# Σ_i δ_ij x_i is x_j: nothing is multiplied and nothing added. So x is asked for with the label j
+# in place of i, which is a diagonal of x where it has both.
+
+
+def matched(x: Node, axes: Axes) -> list[tuple[Label, Label]] | None:
+    """The pairs of labels which must agree where x is one, and not zero; None if it is no such."""
+    while not isinstance(x.kind, Identity):
+        if isinstance(x.kind, Rearranged):
+            own = rearranged(x.kind, x.inputs[0].shape, axes)
+            if own is None:
+                return None
+            axes = own
+        elif not unchanged(x):
+            return None
+        x = x.inputs[0]
+    first, second = axes[x.kind.first], axes[x.kind.second]
+    if lengths(first) != lengths(second):
+        return None
+    return list(zip(first, second, strict=True))
+
+
+def unchanged(x: Node) -> bool:
+    """Whether it is its operand; not so if gradients are stopped there."""
+    alone = x.kind == Pointwise(linear=(0,)) and len(x.inputs) == 1 and not x.flops
+    return alone and x.dtype == x.inputs[0].dtype and not x.name.startswith("detach")
+
+
+def is_one(x: Node, axes: Axes) -> bool:
+    """Whether it is a matrix of ones and zeros of which only ones are asked for."""
+    pairs = matched(x, axes)
+    return pairs is not None and all(a is b for a, b in pairs)
+
+
+def agreeing(x: Node, axes: Axes, summed: Labels) -> tuple[Label, Label] | None:
+    """(i, j), where a sum over i with the factor x leaves the other factors at i = j."""
+    for a, b in matched(x, axes) or ():
+        if a is not b and (a in summed or b in summed):
+            return (a, b) if a in summed else (b, a)
+    return None
+
+
+def replaced(ask: Engine, weight: Weight, old: Label, new: Label) -> Weight:
+    if weight is None:
+        return None
+    return ask.labelled(weight.array, tuple((new if x is old else x,) for x in weight.labels))
+
+
+@varying.register
+def _(kind: Identity, ask: Engine, node: Node, axes: Axes) -> Labels:
+    pairs = matched(node, axes)
+    if pairs is None:
+        return frozenset(flat(axes))
+    return frozenset(x for a, b in pairs if a is not b for x in (a, b))
+
+
+@compute.register
+def _(
+    kind: Identity, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part] | Part | Stop:
+    if is_one(node, axes):
+        return Part(ask.arrays.full((), 1.0, node), ())
+    return Stop("an identity matrix") if summed else whole(ask, node, axes)
 
 
 # ------------------------------------------------------------------ operands that are summed
@@ -148,20 +238,44 @@ def _(kind: Pointwise, ask: Engine, node: Node, axes: Axes) -> Steps[Labels]:
 def _(
     kind: Pointwise, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
 ) -> Steps[Part | Stop | None]:
+    if unchanged(node):
+        return (yield ask.ask(node.inputs[0], operand_axes(node.inputs[0], axes), summed, weight))
     if not summed:
+        for k, other in gates(kind):
+            x, one = node.inputs[other], node.inputs[k]
+            if x.dtype == node.dtype and is_one(one, operand_axes(one, axes)):
+                return (yield ask.value(x, operand_axes(x, axes)))
         scaled = yield from _scaled(kind, ask, node, axes)
         return scaled or (yield from _applied(kind, ask, node, axes, summed, weight))
+    for k, _ in gates(kind):
+        x = node.inputs[k]
+        pair = agreeing(x, operand_axes(x, axes), summed)
+        if pair is not None:
+            names = dict([pair])
+            rest, given = summed - {pair[0]}, replaced(ask, weight, *pair)
+            return (yield ask.ask(node, renamed(axes, names), rest, given))
     along = []
     for x in node.inputs:
         along.append((yield ask.varying(x, operand_axes(x, axes))) & summed)
     carrying = {k for k, labels in enumerate(along) if labels}
     if kind.factors and carrying <= {*kind.factors}:
         return (yield from _product(kind, ask, node, axes, summed, weight, along))
+    for places in (kind.factors, kind.linear):
+        stopping = NONE.union(*(x for k, x in enumerate(along) if k not in places))
+        if places and stopping and stopping < summed:
+            return Stop("not linear in what carries the axis", stopping)
     if kind.linear and carrying <= {*kind.linear}:
         if weight is not None and not homogeneous(node, kind.linear):
             return Stop("its weights do not pass a change of dtype or a conjugation")
         return (yield from _applied(kind, ask, node, axes, summed, weight))
+    if len(node.inputs) == 1 and node.dtype != node.inputs[0].dtype and not node.flops:
+        return Stop("the sum would be taken in the other dtype, with fewer digits")
     return Stop("not linear in what carries the axis")
+
+
+def gates(kind: Pointwise) -> list[tuple[int, int]]:
+    """(m, x): the result is zero where operand m is, and x where it is one."""
+    return [pair for pair in (kind.factors, kind.factors[::-1], kind.masked) if pair]  # type: ignore[misc]
 
 
 def _applied(
@@ -183,12 +297,34 @@ def _applied(
     if kind.sign and len(zero) == 1:  # u ± 0, or 0 ± v
         (k,) = {0, 1} - {*zero}
         return ask.times(_known(parts[k]), -1.0 if k == 1 and kind.sign < 0 else 1.0)
+    return issued(ask, node, parts)
+
+
+def issued(ask: Engine, node: Node, parts: Sequence[Part | None]) -> Part:
+    """A pointwise operation on parts, of which None are zeros."""
+    assert isinstance(node.kind, Pointwise)
     labels = together(part for part in parts if part is not None)
-    arrays = [
-        ask.arrays.full([1] * len(labels), 0.0, x) if part is None else ask.aligned(part, labels)
-        for part, x in zip(parts, node.inputs, strict=True)
-    ]
-    return Part(ask.arrays.issue(node, arrays, lengths(labels)), labels)
+
+    def make() -> Part:
+        arrays = [
+            ask.arrays.full([1] * len(labels), 0.0, x)
+            if part is None
+            else ask.aligned(part, labels)
+            for part, x in zip(parts, node.inputs, strict=True)
+        ]
+        return Part(ask.arrays.issue(node, arrays, lengths(labels)), labels)
+
+    alike = len(parts) == 2 and None not in parts and node.kind.arithmetic
+    alike = alike and all(x.dtype == node.dtype for x in node.inputs)
+    if alike and node.kind.factors:
+        return ask.once(("product", frozenset(labels)), parts, make, symmetric=True)
+    if alike and node.kind.sign > 0:
+        return ask.once("sum", parts, make, symmetric=True)
+    return (
+        make()
+        if node.operation is None
+        else ask.once(("issue", node.operation, node.dtype), parts, make)
+    )
 
 
 def _product(
@@ -228,7 +364,7 @@ def _product(
         else:
             fits = [j for j in kind.factors if needs <= alone[j]]
             if not fits:
-                return Stop("its weights vary along axes of both factors")
+                return Stop("its weights vary along axes of both factors", needs)
             given[fits[0]] = weight
     operands = [(node.inputs[j], own[j], alone[j], given[j]) for j in kind.factors]
     if both:
@@ -238,10 +374,7 @@ def _product(
         parts.append((yield ask.ask(*operand)))
     if any(part is None for part in parts):
         return None
-    labels = together(parts)
-    arrays = [ask.aligned(part, labels) for part in parts]
-    ordered = arrays if k < other else arrays[::-1]
-    return Part(ask.arrays.issue(node, ordered, lengths(labels)), labels)
+    return issued(ask, node, parts if k < other else parts[::-1])
 
 
 # ------------------------------------------------------------------ factors that stay outside
@@ -397,7 +530,7 @@ def _(kind: Broadcast, shape: Sequence[int], axes: Axes) -> Axes:
 @rearranged.register
 def _(kind: Reshaped, shape: Sequence[int], axes: Axes) -> Axes | None:
     """The labels of all axes in a row, grouped anew; labels that cross a border do not fit."""
-    rest = flat(axes)
+    rest = spelled(axes)
     own: list[Group] = []
     for n in shape:
         group: list[Label] = []
@@ -409,6 +542,12 @@ def _(kind: Reshaped, shape: Sequence[int], axes: Axes) -> Axes | None:
             return None
         own.append(tuple(group))
     return None if rest else tuple(own)
+
+
+@rearranged.register
+def _(kind: Diagonal, shape: Sequence[int], axes: Axes) -> Axes:
+    rest, last = list(axes[:-1]), axes[-1]
+    return tuple(last if k in (kind.first, kind.second) else rest.pop(0) for k in range(len(shape)))
 
 
 @varying.register(Rearranged)
@@ -496,8 +635,22 @@ def _(
 ) -> Steps[Part | Stop | None]:
     left, right, inner = contracted_axes(kind, node, axes)
     a, b = node.inputs
-    of_a, of_b = (yield ask.varying(a, left)), (yield ask.varying(b, right))
     alike = a.dtype == b.dtype == node.dtype
+    for x, own in ((a, left), (b, right)) if alike else ():
+        while (pair := agreeing(x, own, summed | inner)) is not None:
+            names = dict([pair])
+            left, right, axes = (renamed(y, names) for y in (left, right, axes))
+            own = renamed(own, names)
+            summed, inner, weight = (
+                summed - {pair[0]},
+                inner - {pair[0]},
+                replaced(ask, weight, *pair),
+            )
+    for x, own, y, other in ((a, left, b, right), (b, right, a, left)) if alike else ():
+        if is_one(x, own):
+            every = (*other, *own)
+            return (yield summed_operand(ask, y, other, every, inner | summed, weight))
+    of_a, of_b = (yield ask.varying(a, left)), (yield ask.varying(b, right))
     if summed and not alike:
         return Stop("it changes the dtype, and the sum would be taken in the other one")
     # Σ_k w_k b_k with w a vector: a sum like others, with weights.
@@ -512,6 +665,10 @@ def _(
             if not summed:
                 ask.end()
             return part
+    if alike and weight is None and TRANSPOSED:
+        moved = yield from TRANSPOSED[0](ask, node, (a, left), (b, right), inner | summed)
+        if not isinstance(moved, Stop):
+            return moved
     both = of_a & of_b & summed
     alone_a, alone_b = (of_a - of_b) & summed, (of_b - of_a) & summed
     # An inner label along which only one operand varies is a sum over that operand.
@@ -526,7 +683,7 @@ def _(
         elif needs <= both:
             last = weight
         else:
-            return Stop("its weights vary along axes of both operands")
+            return Stop("its weights vary along axes of both operands", needs & summed)
     if alike:
         u = yield ask.ask(a, left, alone_a | lone_a, given_a)
         v = yield ask.ask(b, right, alone_b | lone_b, given_b)
@@ -544,7 +701,9 @@ def _(
     kept = {x for x in flat(axes) if x not in summed}
     common = [x for x in u.labels if x in v.labels]
     out = list(dict.fromkeys(x for x in (*common, *u.labels, *v.labels) if x in kept))
-    return ask.times(Part(ask.arrays.contract(node, u, v, out), out), float(prod(lengths(idle))))
+    if alike:
+        return ask.times(ask.contracted(node, u, v, out), float(prod(lengths(idle))))
+    return Part(ask.arrays.contract(node, u, v, out), out)
 
 
 def _repeated(ask: Engine, part: Part | None, axes: Axes, inner: Labels) -> Part | None:
@@ -583,14 +742,20 @@ def _(
     kind: Acting, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
 ) -> Steps[Part | Stop | None]:
     gone = summed | (frozenset(flat(axes)) - (yield ask.varying(node, axes)))
-    if not gone:
+    once, again = _once_each(axes)
+    if not gone and not again:
         return (yield from whole(ask, node, axes))
-    if summed & {x for k in kind.acts for x in axes[k]}:
-        return Stop("it acts along the axis")
-    owns = {place: acting_axes(kind, node, axes, k) for k, place in enumerate(kind.linear)}
+    acts_on = {x for k in kind.acts for x in axes[k]}
+    if again and (kind.bilinear or acts_on & {*again.values()}):
+        if summed:
+            return Stop("it acts along one axis of a diagonal")
+        return (yield from parted(ask, node, axes))
+    if summed & acts_on:
+        return Stop("it acts along the axis", summed & acts_on)
+    owns = {place: acting_axes(kind, node, once, k) for k, place in enumerate(kind.linear)}
     needs = frozenset(weight.labels) if weight is not None else NONE
     if kind.bilinear and not any(needs <= frozenset(flat(own)) for own in owns.values()):
-        return Stop("its weights vary along axes of both operands")
+        return Stop("its weights vary along axes of both operands", needs)
     if weight is not None and not homogeneous(node, kind.linear):
         return Stop("its weights do not pass a change of dtype")
     larger = sum(prod(node.inputs[k].shape) for k in kind.linear) > prod(node.shape)
@@ -605,13 +770,35 @@ def _(
             theirs = summed & frozenset(flat(owns[k]))
             part = yield ask.ask(x, owns[k], theirs, weight if needs <= theirs else None)
         else:
-            part = yield summed_operand(ask, x, owns[k], axes, summed, weight)
-        arrays.append(_shortened(ask, x, part, owns[k], gone))
+            own = renamed(owns[k], again)
+            part = yield summed_operand(ask, x, own, axes, summed, weight)
+        arrays.append(_shortened(ask, x, part, owns[k], gone | frozenset(again)))
     if is_zero(kind, node.inputs):
         return None
-    array = ask.arrays.issue(node, arrays, _without(axes, node.shape, gone))
+    array = ask.arrays.issue(node, arrays, _without(once, node.shape, gone | frozenset(again)))
     kept = [x for x in flat(axes) if x not in gone]
     return Part(ask.arrays.reshape(array, lengths(kept)), kept)
+
+
+def _once_each(axes: Axes) -> tuple[Axes, dict[Label, Label]]:
+    """Axes with other labels where one comes again, and what these stand for.
+
+    Along a diagonal of batch axes a kind acts alike: one axis is left, the other has length one.
+    """
+    seen: set[Label] = set()
+    again: dict[Label, Label] = {}
+    made: list[Group] = []
+    for group in axes:
+        new = []
+        for label in group:
+            if label in seen:
+                new.append(Label(label.length))
+                again[new[-1]] = label
+            else:
+                new.append(label)
+            seen.add(label)
+        made.append(tuple(new))
+    return tuple(made), again
 
 
 def _shortened(ask: Engine, x: Node, part: Part | None, axes: Axes, gone: Labels) -> Any:

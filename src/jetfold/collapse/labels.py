@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Array = Any
@@ -19,7 +19,10 @@ class Label:
 
 Group = tuple[Label, ...]
 Axes = tuple[Group, ...]
-"""Per axis its labels, the slowest first; none for an axis of length one."""
+"""Per axis its labels, the slowest first; none for an axis of length one.
+
+A label may come twice: what is asked for are then the entries at which both indices agree.
+"""
 
 Labels = frozenset[Label]
 
@@ -38,9 +41,25 @@ Weight = Part | None
 """Factors along summed labels; None is one."""
 
 
-def flat(axes: Axes) -> list[Label]:
-    """All labels, in order."""
+def spelled(axes: Axes) -> list[Label]:
+    """The labels of all axes in order, those of a diagonal twice."""
     return [label for group in axes for label in group]
+
+
+def flat(axes: Axes) -> list[Label]:
+    """All labels once, in order."""
+    return list(dict.fromkeys(spelled(axes)))
+
+
+def repeated(axes: Axes) -> bool:
+    """Whether a diagonal is asked for."""
+    every = spelled(axes)
+    return len(set(every)) < len(every)
+
+
+def renamed(axes: Axes, names: Mapping[Label, Label]) -> Axes:
+    """With other labels for some."""
+    return tuple(tuple(names.get(label, label) for label in group) for group in axes)
 
 
 def lengths(labels: Iterable[Label]) -> tuple[int, ...]:

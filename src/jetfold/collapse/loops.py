@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from .arrays import Arrays, spread
 from .engine import Asked, Choice, Engine, Steps, Stop, answer, compute, varying
-from .labels import Array, Axes, Label, Labels, Part, Weight, flat, lengths
+from .kinds import parted
+from .labels import Array, Axes, Label, Labels, Part, Weight, flat, lengths, repeated
 from .plan import Shape, settled
 from .program import Loop, Node, Program, Result, Slot
 
@@ -176,7 +177,11 @@ def _(kind: Result, ask: Engine, node: Node, axes: Axes) -> Labels:
 @compute.register
 def _(
     kind: Result, ask: Engine, node: Node, axes: Axes, summed: Labels, weight: Weight
-) -> Steps[Part | Stop]:
+) -> Steps[Part | Stop | None]:
+    if repeated(axes):
+        if summed:
+            return Stop("a loop does not make diagonals")
+        return (yield from parted(ask, node, axes))
     (whole,) = node.inputs
     loop, position = _loop(whole), kind.position
     lead: tuple[Label, ...] = ()

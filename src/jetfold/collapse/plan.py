@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from ..core.axes import Contracted, Summed
+from . import adjoint as adjoint  # says how sums pass products
 from .arrays import Arrays
 from .engine import Choice, Engine, Move
 from .kinds import contracted_axes
@@ -30,7 +31,7 @@ class Shapes:
         self.flops = 0.0
         self.matmul_flops = 0.0
 
-    def add(self, other: Shapes, times: int) -> None:
+    def count(self, other: Shapes, times: int) -> None:
         """What a part of the program cost."""
         self.flops += times * other.flops
         self.matmul_flops += times * other.matmul_flops
@@ -42,7 +43,7 @@ class Shapes:
         inner = Shapes()
         each = [Shape(tuple(x.shape[1:])) for x in entries]
         made = step(inner, [*constants, *carried, *each], weights)
-        self.add(inner, loop.length)
+        self.count(inner, loop.length)
         last, stacked = made[: len(carried)], made[len(carried) :]
         return [*last, *(Shape((loop.length, *x.shape)) for x in stacked)]
 
@@ -52,7 +53,7 @@ class Shapes:
         """As dear as the dearest branch."""
         inner = [Shapes() for _ in branches]
         made = [step(x, operands, weights) for step, x in zip(branches, inner, strict=True)]
-        self.add(max(inner, key=lambda x: x.flops), 1)
+        self.count(max(inner, key=lambda x: x.flops), 1)
         return list(made[0])
 
     def issue(self, node: Node, arrays: Sequence[Any], shape: Sequence[int]) -> Shape:
@@ -82,6 +83,12 @@ class Shapes:
         self.flops += prod(array.shape)
         return Shape(tuple(array.shape))
 
+    def add(self, left: Any, right: Any) -> Shape:
+        """One addition per entry."""
+        shape = tuple(max(pair) for pair in zip(left.shape, right.shape, strict=True))
+        self.flops += prod(shape)
+        return Shape(shape)
+
     def permute_dims(self, array: Any, order: Sequence[int]) -> Shape:
         """Free."""
         return Shape(tuple(array.shape[k] for k in order))
@@ -93,6 +100,11 @@ class Shapes:
     def broadcast_to(self, array: Any, shape: Sequence[int]) -> Shape:
         """Free."""
         return Shape(tuple(shape))
+
+    def diagonal(self, array: Any, first: int, second: int) -> Shape:
+        """Free."""
+        kept = [n for k, n in enumerate(array.shape) if k not in (first, second)]
+        return Shape((*kept, array.shape[first]))
 
     def full(self, shape: Sequence[int], value: float, like: Node) -> Shape:
         """Free."""
@@ -108,6 +120,7 @@ class Plan:
         before, after: floating-point operations of the program and of its rewrite.
         matmul_before, matmul_after: those of matrix products.
         moves: the story of every sum.
+        rolled: whether loops were first written as one step on a mapped axis; see `rolled`.
     """
 
     choice: Choice | None
@@ -116,6 +129,7 @@ class Plan:
     matmul_before: float
     matmul_after: float
     moves: tuple[Move, ...] = ()
+    rolled: bool = False
 
     def run(self, arrays: Arrays, program: Program) -> list[Array]:
         """The outputs of the rewritten program; only where something moves."""
@@ -124,6 +138,8 @@ class Plan:
 
 
 ROUNDS = 8
+TURNS = 12
+"""How many places are tried from which to transpose a program."""
 PLANS = 128
 """How many plans are kept."""
 
@@ -146,7 +162,10 @@ def plan(program: Program) -> Plan:
 def planned(program: Program) -> Plan:
     """The plan of a structure."""
     before = _original(program)
-    attempts = [settled(lambda engine: engine.run(program), factored) for factored in (False, True)]
+    run = lambda engine: engine.run(program)  # noqa: E731
+    attempts = [settled(run, factored) for factored in (False, True)]
+    if any(engine.transposable for _, engine in attempts):
+        attempts.append(settled(run, False, _turn(run)))
     shapes, engine = min(attempts, key=lambda attempt: attempt[0].flops)
     if shapes.flops >= before.flops:
         return Plan(None, before.flops, before.flops, before.matmul_flops, before.matmul_flops)
@@ -160,7 +179,28 @@ def planned(program: Program) -> Plan:
     )
 
 
-def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, Engine]:
+def _turn(run: Callable[[Engine], object]) -> int:
+    """From which node on a program is best transposed: where its reverse pass begins.
+
+    What is transposed of that pass is the forward pass, which is there; before it nothing is.
+    """
+
+    def attempt(first: int) -> Engine:
+        run(engine := Engine(Shapes(), Choice(transposed=first)))
+        return engine
+
+    def cost(first: int) -> float:
+        shapes = attempt(first).arrays
+        assert isinstance(shapes, Shapes)
+        return shapes.flops
+
+    passed = sorted(attempt(0).transposable)
+    return min(passed[:: -(-len(passed) // TURNS)], key=cost)
+
+
+def settled(
+    run: Callable[[Engine], object], factored: bool, transposed: int | None = None
+) -> tuple[Shapes, Engine]:
     """The cheapest of a few rounds, each of which knows better what will be asked for.
 
     Summing a value where it is may only make less be asked for elsewhere. A node that is asked for
@@ -168,7 +208,7 @@ def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, En
 
     Args:
         run: asks an engine for what is wanted of a program.
-        factored: see `Choice`.
+        factored, transposed: see `Choice`.
     """
 
     def attempt(choice: Choice) -> tuple[Shapes, Engine]:
@@ -176,7 +216,7 @@ def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, En
         run(engine)
         return shapes, engine
 
-    first = best = attempt(Choice(factored=factored))
+    first = best = attempt(Choice(factored=factored, transposed=transposed))
     for several in (True, False):
         _, engine = first
         for _ in range(ROUNDS - 1):
@@ -186,7 +226,8 @@ def settled(run: Callable[[Engine], object], factored: bool) -> tuple[Shapes, En
             known = needed <= choice.needed and shared.keys() <= choice.shared.keys()
             if known and forms == choice.forms:
                 break
-            choice = Choice(choice.needed | needed, factored, forms, {**shared, **choice.shared})
+            known_needed, known_shared = choice.needed | needed, {**shared, **choice.shared}
+            choice = Choice(known_needed, factored, transposed, forms, known_shared)
             shapes, engine = attempt(choice)
             if shapes.flops < best[0].flops:
                 best = shapes, engine
@@ -227,7 +268,7 @@ def _original(program: Program) -> Shapes:
             case Summed():
                 shapes.flops += prod(node.inputs[0].shape) - prod(node.shape)
             case Loop(bodies=bodies, length=length):
-                shapes.add(max(map(_original, bodies), key=lambda body: body.flops), length or 1)
+                shapes.count(max(map(_original, bodies), key=lambda body: body.flops), length or 1)
             case _:
                 shapes.flops += node.flops
     return shapes

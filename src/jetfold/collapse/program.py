@@ -70,6 +70,7 @@ class Node:
         issue: what it does.
         flops: of one evaluation of the whole.
         zero: whether it is known to be nothing but zeros.
+        operation: what two nodes have in common that do the same; None where that is not known.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Node:
     issue: Issue
     flops: float = 0.0
     zero: bool = False
+    operation: Any = None
 
     def __repr__(self) -> str:
         operands = ", ".join(f"n{x.number}" for x in self.inputs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from operator import getitem
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from ..core.axes import Action, Opaque, Pointwise, Summed
+from ..core.axes import Action, Opaque, Pointwise, Summed, alongside
 from ..torch import arrays as vocabulary
 from .arrays import Library, aligned
 from .aten import action, flops, reduction
@@ -54,6 +55,22 @@ class TorchArrays(Library):
         if inner:
             product = self.sum(product, range(len(out), len(out) + len(inner)))
         return self.broadcast_to(product, lengths(out))
+
+    def mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """torch.func.vmap."""
+        return torch.func.vmap(function)
+
+    def stacked(self, arrays: Sequence[Any]) -> Any:
+        """torch.stack."""
+        return torch.stack(list(arrays))
+
+    def counted(self, start: Any, step: int, length: int) -> Any:
+        """Programs of PyTorch have no loops."""
+        raise NotImplementedError
+
+    def total(self, array: Any) -> Any:
+        """Over the first axis."""
+        return array.sum(0)
 
     def matrices(
         self,
@@ -169,17 +186,25 @@ class GraphBuilder(Builder):
             return node.target(*args, **kwargs)
         if node.target in (aten.copy.default, aten.copy_.default) and _alike(*inputs):
             return inputs[1]  # written into a whole new tensor
+        if node.target is aten.add.Tensor and len(leaves) == 2 and _adds_nothing(*leaves):
+            return inputs[0]  # as the built-in sum begins
+        if node.target is aten.cat.default and len(leaves) <= 2 and len(inputs) == 1:
+            return inputs[0]
+        if node.target is getitem and (part := self._split(node, environment)) is not None:
+            return part
         if node.target in (aten.mean.default, aten.mean.dim) and "dtype" not in node.kwargs:
             return self._mean(node, inputs[0])
         key = _key(node, leaves, spec)
         if key is not None and key in self.known:
             return self.known[key]
-        made = self._made(node, inputs, leaves, spec)
+        made = self._made(node, inputs, leaves, spec, key)
         if key is not None:
             self.known[key] = made
         return made
 
-    def _made(self, node: fx.Node, inputs: Sequence[Node], leaves: Any, spec: Any) -> Node:
+    def _made(
+        self, node: fx.Node, inputs: Sequence[Node], leaves: Any, spec: Any, key: Any
+    ) -> Node:
         value = node.meta.get("val", node.meta.get("tensor_meta"))
         name = operation_name(node.target)
         if not isinstance(value, torch.Tensor):
@@ -189,9 +214,26 @@ class GraphBuilder(Builder):
         issue = _issued(node, leaves, spec)
         if isinstance(kind, Pointwise):
             issue = _broadcast(issue, inputs, value.dtype)
-        return self.add(
-            name, inputs, shape, described, kind, issue, flops(name, kind, inputs, shape)
-        )
+        operation = None
+        if key is not None:  # all but which nodes the operands are
+            operation = (*key[:2], *((None,) if x[0] == "node" else x for x in key[2]))
+        cost = flops(name, kind, inputs, shape)
+        return self.add(name, inputs, shape, described, kind, issue, cost, operation=operation)
+
+    def _split(self, node: fx.Node, environment: dict[fx.Node, Any]) -> Any:
+        """A part of what was split, as a slice; one that is all of it is the tensor."""
+        whole, place = node.args
+        if not isinstance(whole, fx.Node) or whole.target is not aten.split_with_sizes.default:
+            return None
+        x, sizes = environment[whole.args[0]], list(map(self.size, whole.args[1]))
+        if len(sizes) == 1:
+            return x
+        axis = (*whole.args, 0)[2] % len(x.shape)
+        start, size = sum(sizes[:place]), sizes[place]
+        cut: Issue = lambda arrays, shape: arrays[0].narrow(axis, start, size)  # noqa: E731
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        kind = alongside([axis], (0,), len(shape))
+        return self.add("slice.Tensor", (x,), shape, x.dtype, kind, cut)
 
     def _mean(self, node: fx.Node, x: Node) -> Node:
         """A sum, divided by how many there are."""
@@ -254,6 +296,12 @@ def _key(node: fx.Node, leaves: Sequence[Any], spec: Any) -> Any:
     return key
 
 
+def _adds_nothing(x: Any, number: Any) -> bool:
+    """x + 0, where this has no other dtype."""
+    whole = isinstance(number, int) and number == 0
+    return whole and isinstance(x, Node) and x.dtype.dtype.is_floating_point
+
+
 def _alike(a: Node, b: Node) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
 
@@ -289,6 +337,11 @@ def graph(
     if not targets or any(getattr(x, "op", "") in ("placeholder", "get_attr") for x in targets):
         return found
     return trace(torch.func.functionalize(function), tensors, symbolic)
+
+
+def is_symbolic(args: Any, kwargs: Any) -> bool:
+    """Whether some size is a name; make_fx takes sizes as they are."""
+    return False
 
 
 def traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Traced:

@@ -51,6 +51,7 @@ DECOMPOSED = get_decompositions(
         aten.lerp,
         aten.rsub,
         aten.stack,
+        aten.trace,
         aten.select_backward,
         aten.slice_backward,
         aten.linear_backward,

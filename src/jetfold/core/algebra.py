@@ -119,6 +119,11 @@ class JetAlgebra:
         return f"JetAlgebra(vectors={self.vectors}, by degree {'+'.join(map(str, self.sizes))})"
 
 
+def algebra_of(key: int) -> JetAlgebra:
+    """The algebra that has this key."""
+    return _algebras[key]
+
+
 @lru_cache(maxsize=1024)
 def jet_algebra(
     wanted: tuple[Polynomial, ...], generators: tuple[Polynomial, ...] = ()
@@ -196,7 +201,7 @@ def monomials(
         per k the tuples ((a_1 ≤ … ≤ a_k), ((w, c), …)), with all orders of the a's and the 1/k!
         in c. Positions count through the whole basis. The algebra is named by its key.
     """
-    algebra = _algebras[key]
+    algebra = algebra_of(key)
     offsets = [sum(algebra.sizes[:degree]) for degree in range(algebra.order + 1)]
     times: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for tables in algebra.products:

@@ -31,6 +31,7 @@ class Pointwise:
         arithmetic: it is one of + − · / and keeps the dtype, so that a factor of the one operand in
             which it is linear, or of both terms of a sum, is a factor of the result.
         conjugates: it is additive; a factor comes out conjugated.
+        masked: two operands; the result is the second where the first is true, and zero elsewhere.
     """
 
     linear: tuple[int, ...] = ()
@@ -38,6 +39,7 @@ class Pointwise:
     sign: int = 0
     arithmetic: bool = False
     conjugates: bool = False
+    masked: tuple[int, int] | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,15 @@ class Reshaped:
     """The entries in the same order in another shape."""
 
 
-Rearranged = Permuted | Broadcast | Reshaped
+@dataclass(frozen=True)
+class Diagonal:
+    """The entries at which the indices along two axes agree; those of the pair become the last."""
+
+    first: int
+    second: int
+
+
+Rearranged = Permuted | Broadcast | Reshaped | Diagonal
 """The entries of one operand in other places."""
 
 
@@ -107,11 +117,19 @@ class Zeros:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """One where the indices along two axes agree, else zero; a mask is true there."""
+
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
 class Opaque:
     """Nothing is known."""
 
 
-Action = Pointwise | Permuted | Broadcast | Reshaped | Summed | Contracted | Acting | Zeros | Opaque
+Action = Pointwise | Rearranged | Summed | Contracted | Acting | Zeros | Identity | Opaque
 
 
 def acting(acts: Sequence[int], through: Mapping[int, Mapping[int, int]], rank: int) -> Acting:

@@ -32,8 +32,6 @@ class Jet:
             or None. Axes of the value on which a coefficient does not depend may have length one.
     """
 
-    __slots__ = ("algebra", "blocks", "level", "primal")
-
     def __init__(self, algebra: JetAlgebra, level: int, primal: Array, blocks: Sequence[Block]):
         self.algebra = algebra
         self.level = level
@@ -158,7 +156,7 @@ def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arra
     for k in range(2, algebra.order + 1):
         if all(t is None for t in tower[k - 1 :]):
             break
-        power = nilpotent_product(algebra, power, nilpotent, elementwise, xp)
+        power = nilpotent_product(algebra, power, nilpotent, elementwise, xp, square=k == 2)
         out = _multiply_add(out, power, tower[k - 1], xp)
     return out[1:]
 
@@ -207,14 +205,14 @@ def nilpotent_product(
     v: Sequence[Block],
     bilinear: Bilinear,
     xp: Arrays,
+    square: bool = False,
 ) -> list[Block]:
     """B(U, V) of nilpotent elements [None, block 1, …], by degree.
 
-    For the square of one element the symmetry of the table halves the work; `bilinear` must then
-    be symmetric too.
+    For the square of one element, U = V, the symmetry of the table halves the work; `bilinear` must
+    then be symmetric too.
     """
     out: list[Block] = [None] * (algebra.order + 1)
-    square = u is v
     for m in range(2, algebra.order + 1):
         for table in algebra.products[m]:
             left, right = u[table.i], v[table.j]

@@ -17,7 +17,7 @@ experimental design".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .algebra import JetAlgebra
@@ -189,17 +189,89 @@ def log_det(
     trace, of_matrices = TraceOfProduct(xp), MatrixProduct(xp)
     power = e
     for k in range(2, algebra.order + 1):
-        # e[:] is another list: (A_0⁻¹ N)^k has no symmetry, its factors do not commute.
-        traces = nilpotent_product(algebra, power, e[:], trace, xp)
+        # Never as a square: (A_0⁻¹ N)² has no symmetry, its factors do not commute.
+        traces = nilpotent_product(algebra, power, e, trace, xp)
         for m in range(k, algebra.order + 1):
             if traces[m] is not None:
                 out[m] = add(out[m], traces[m] * ((-1) ** (k + 1) / k))
         if k < algebra.order:
-            power = nilpotent_product(algebra, power, e[:], of_matrices, xp)
+            power = nilpotent_product(algebra, power, e, of_matrices, xp)
     return out
 
 
 # ------------------------------------------------------------------ factorisations
+
+
+def thin_svd(
+    algebra: JetAlgebra,
+    factors: tuple[Array, Array, Array],
+    a: Matrix,
+    xp: Arrays,
+    *,
+    vectors: bool = True,
+) -> tuple[list[Block], list[Block], list[Block]]:
+    """A = U diag(s) Vᴴ, UᴴU = VᴴV = 1, as A V = U diag(s) and Aᴴ U = V diag(s).
+
+    With x = U_0ᴴ U_m, y = V_0ᴴ V_m and E, F what the rest of degree m of the two equations is in
+    these bases: s_m is the diagonal of (E + F)/2, and off the diagonal
+
+        x_ij (s_j² − s_i²) = s_j E_ij + s_i F_ij,   y_ij (s_j² − s_i²) = s_j F_ij + s_i E_ij.
+
+    The diagonals of y follow from VᴴV = 1, those of x from s (x − y) = (E − F)/2: the phase of a
+    pair, which nothing determines, is that of U, as in JAX. Outside of the spaces of U_0 and V_0
+    the equations are divided by s. Equal singular values have no derivatives.
+
+    Args:
+        factors: U_0 (*batch, n, l), s_0 (*batch, l) and V_0 (*batch, k, l), with l = min(n, k).
+        a: (*batch, n, k); the value is not read.
+        vectors: whether U and V are wanted; if not they are not made of the highest degree.
+
+    Returns:
+        U, s and V.
+    """
+    u0, s0, v0 = factors
+    n, k, rank = u0.shape[-2], v0.shape[-2], s0.shape[-1]
+    of_row, of_column = s0[..., :, None], s0[..., None, :]
+    unit = xp.eye(rank, s0)
+    weights = (1 - unit) / ((of_column - of_row) * (of_column + of_row) + unit)
+    nonzero = s0 != 0
+    halves = xp.where(nonzero, 0.5 / xp.where(nonzero, s0, 1), 0)[..., None, :] * unit
+    outer = 1 / of_column
+    adjoint = xp.adjoint
+    u, ut, v, vt = ([x] for x in (u0, adjoint(u0), v0, adjoint(v0)))
+    s: list[Block] = [None]  # diagonal matrices
+    b: list[Block] = [None, *(None if x is None else adjoint(x) for x in a[1:])]
+    for m in range(1, algebra.order + 1):
+        left = None if a[m] is None else xp.matmul(a[m], v0)
+        left = add(left, lower_products(algebra, m, a, v, xp))
+        left = minus(left, lower_products(algebra, m, u, s, xp))
+        right = None if b[m] is None else xp.matmul(b[m], u0)
+        right = add(right, lower_products(algebra, m, b, u, xp))
+        right = minus(right, lower_products(algebra, m, v, s, xp))
+        if left is None or right is None:  # both: no coefficient of a lower degree meets here
+            for factor in (u, ut, v, vt, s):
+                factor.append(None)
+            continue
+        e, f = xp.matmul(ut[0], left), xp.matmul(vt[0], right)
+        s.append(diagonal_part((e + adjoint(e) + f + adjoint(f)) / 4, xp))
+        if not vectors and m == algebra.order:
+            break
+        y = weights * (of_column * f + of_row * e)
+        x = weights * (of_column * e + of_row * f)
+        gram = lower_products(algebra, m, vt, v, xp)
+        if gram is not None:
+            y = y - diagonal_part(gram, xp) / 2
+            x = x - diagonal_part(gram, xp) / 2
+        x = x + halves * (e - f)
+        u_m, v_m = xp.matmul(u0, x), xp.matmul(v0, y)
+        if n > rank:
+            u_m = u_m + (left - xp.matmul(u0, e)) * outer
+        if k > rank:
+            v_m = v_m + (right - xp.matmul(v0, f)) * outer
+        for factor, of_degree in ((u, u_m), (ut, adjoint(u_m)), (v, v_m), (vt, adjoint(v_m))):
+            factor.append(of_degree)
+    values = [None if x is None else xp.diagonal(x).real for x in s[1:]]
+    return u, [s0, *values], v
 
 
 def cholesky(algebra: JetAlgebra, l0: Array, a: Matrix, xp: Arrays) -> list[Block]:
@@ -308,14 +380,42 @@ def qr(
     return q, r
 
 
+def _eigen(
+    algebra: JetAlgebra, c: Matrix, w0: Array, unitary: bool, xp: Arrays
+) -> tuple[list[Block], list[Block]]:
+    """X and w with (diag(w_0) + C)(1 + X) = (1 + X) diag(w), X = 0 for C = 0.
+
+    Off the diagonal X_ij (w_j − w_i) = R_ij, on it w follows from R, and X is zero there, or for
+    a unitary 1 + X follows from its columns' length; a complex phase, which nothing determines, is
+    held fixed. Equal eigenvalues have no derivatives: the result is not finite.
+
+    Args:
+        c: (*batch, n, n), Hermitian where the result is to be unitary.
+        w0: the eigenvalues (*batch, n).
+
+    Returns:
+        X (*batch, n, n) and w as diagonal matrices; the entries of degree 0 are None.
+    """
+    one = xp.eye(w0.shape[-1], w0)
+    weights = (1 - one) / (w0[..., None, :] - w0[..., :, None] + one)
+    x: list[Block] = [None]
+    adjoint: list[Block] = [None]
+    w: list[Block] = [None]
+    for m in range(1, algebra.order + 1):
+        r = add(c[m], lower_products(algebra, m, c, x, xp))
+        r = minus(r, lower_products(algebra, m, x, w, xp))
+        gram = lower_products(algebra, m, adjoint, x, xp) if unitary else None
+        w.append(None if r is None else diagonal_part(r, xp))
+        beside = None if r is None else r * weights
+        x.append(minus(beside, None if gram is None else diagonal_part(gram, xp) / 2))
+        adjoint.append(None if x[m] is None else xp.adjoint(x[m]))
+    return x, w
+
+
 def eigh(
     algebra: JetAlgebra, v0: Array, w0: Array, a: Matrix, xp: Arrays
 ) -> tuple[list[Block], list[Block]]:
-    """A V = V diag(w) with V = V_0 (1 + X), VᴴV = 1.
-
-    Off the diagonal X_ij (w_j − w_i) = R_ij, on it w follows from R, and X from VᴴV = 1; a complex
-    phase of the eigenvectors, which nothing determines, is held fixed. Equal eigenvalues have no
-    derivatives: the result is not finite.
+    """A V = V diag(w) with V = V_0 (1 + X), VᴴV = 1: `_eigen` of V_0ᴴ A V_0.
 
     Args:
         v0, w0: eigenvectors (*batch, n, n) and eigenvalues (*batch, n) of the value.
@@ -324,22 +424,68 @@ def eigh(
     Returns:
         V and w.
     """
-    n = w0.shape[-1]
-    gaps = w0[..., None, :] - w0[..., :, None]
-    weights = (1 - xp.eye(n, w0)) / (gaps + xp.eye(n, w0))
-    c: list[Block] = [None]  # V_0ᴴ A V_0
-    x: list[Block] = [None]
-    adjoint: list[Block] = [None]
-    w: list[Block] = [None]  # diagonal matrices
-    for m in range(1, algebra.order + 1):
-        h = hermitian_part(a[m], xp)
-        c.append(None if h is None else xp.matmul(xp.matmul(xp.adjoint(v0), h), v0))
-        r = add(c[m], lower_products(algebra, m, c, x, xp))
-        r = minus(r, lower_products(algebra, m, x, w, xp))
-        gram = lower_products(algebra, m, adjoint, x, xp)
-        w.append(None if r is None else diagonal_part(r, xp))
-        beside = None if r is None else r * weights
-        x.append(minus(beside, None if gram is None else diagonal_part(gram, xp) / 2))
-        adjoint.append(None if x[m] is None else xp.adjoint(x[m]))
+    hermitian = [None, *(hermitian_part(b, xp) for b in a[1:])]
+    c = _in_basis(xp.adjoint(v0), hermitian, v0, xp)
+    x, w = _eigen(algebra, c, w0, True, xp)
     vectors = [None if b is None else xp.matmul(v0, b) for b in x[1:]]
     return [v0, *vectors], [w0, *(None if b is None else xp.diagonal(b).real for b in w[1:])]
+
+
+def eig(
+    algebra: JetAlgebra, v0: Array, w0: Array, inverse: Array, a: Matrix, xp: Arrays
+) -> tuple[list[Block], list[Block]]:
+    """A V = V diag(w) of any matrix, V = V_0 (1 + X), the diagonal of X zero.
+
+    Args:
+        v0, w0, inverse: V_0 and its inverse (*batch, n, n), and w_0 (*batch, n).
+        a: (*batch, n, n), of their dtype; the value is not read.
+
+    Returns:
+        V, whose columns are not normalised, and w.
+    """
+    x, w = _eigen(algebra, _in_basis(inverse, a, v0, xp), w0, False, xp)
+    vectors = [None if b is None else xp.matmul(v0, b) for b in x[1:]]
+    return [v0, *vectors], [w0, *(None if b is None else xp.diagonal(b) for b in w[1:])]
+
+
+def _in_basis(left: Array, a: Matrix, right: Array, xp: Arrays) -> Matrix:
+    """L A R of every degree but the value."""
+    return [
+        None,
+        *(None if b is None else xp.matmul(xp.matmul(left, b), right) for b in a[1:]),
+    ]
+
+
+# ------------------------------------------------------------------ functions of matrices
+
+
+def analytic(
+    algebra: JetAlgebra, a: Matrix, function: Callable[[Array], Array], xp: Arrays
+) -> list[Block]:
+    """f(A), as the matrix exponential: the first block column of f(L).
+
+    L = Σ_a A_a ⊗ (multiplication by e_a) is a matrix of blocks: L X is the product of jets.
+
+    Args:
+        a: (*batch, n, n).
+        function: f of one matrix, any square one.
+    """
+    n, count = a[0].shape[-1], sum(algebra.sizes)
+    starts = [sum(algebra.sizes[:m]) for m in range(algebra.order + 1)]
+    entries: dict[tuple[int, int], Array] = {(k, k): a[0] for k in range(count)}
+    rows: list[Any] = [None, *(None if b is None else xp.unstack(b) for b in a[1:])]
+    for m in range(1, algebra.order + 1):
+        for w in range(algebra.sizes[m] if rows[m] is not None else 0):
+            entries[starts[m] + w, 0] = rows[m][w]
+        for table in algebra.products[m]:
+            if rows[table.i] is None:
+                continue
+            for w, i, j, c in table.entries:
+                place = (starts[m] + w, starts[table.j] + j)
+                entries[place] = add(entries.get(place), rows[table.i][i] * c)
+    zero = xp.zeros_like(a[0])
+    lines = [xp.concat([entries.get((w, k), zero) for k in range(count)], -1) for w in range(count)]
+    column = function(xp.concat(lines, -2))[..., :, :n]
+    parts = [column[..., k * n : (k + 1) * n, :] for k in range(count)]
+    stacked = [xp.stack(parts[s : s + size]) for s, size in zip(starts, algebra.sizes, strict=True)]
+    return [parts[0], *stacked[1:]]

@@ -177,7 +177,7 @@ class Polynomial:
         return result
 
     def __bool__(self) -> bool:
-        return bool(self.terms)
+        return len(self.terms) > 0  # PyTorch 2.11 does not compile bool(dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Polynomial) and self.terms == other.terms

@@ -156,6 +156,13 @@ def _vectors_of_radial(n: int, power: int) -> int:
     return sum(comb(n - 1 + min(d, order - d), min(d, order - d)) for d in range(order + 1))
 
 
+def polynomials(
+    coordinates: int | None, names: tuple[tuple[int, str], ...], *of: Polynomial
+) -> Polynomials:
+    """Made by `frontend.static`, as those below."""
+    return Polynomials(of, coordinates, dict(names))
+
+
 class Entries(Symbols):
     """All derivatives of one order, stacked: the gradient, the Hessian packed as i ≤ j.
 
@@ -260,6 +267,11 @@ class Together(Symbols):
         return sampling.estimator(polynomials, n)
 
 
+def together(*members: Symbols) -> Together:
+    """Of several transforms."""
+    return Together(members)
+
+
 def shifted(wanted: Wanted, start: int) -> Wanted:
     """Symbols in later variables."""
     if isinstance(wanted, tuple):
@@ -304,6 +316,11 @@ class Estimated(Symbols):
 
     def estimator(self, n: int, sampling: Sampling) -> Estimator:
         raise TypeError("a randomized operator is random already; randomize the exact one")
+
+
+def estimated(base: Symbols, sampling: Sampling) -> Estimated:
+    """Of an estimate."""
+    return Estimated(base, sampling)
 
 
 @lru_cache(maxsize=256)

@@ -226,8 +226,11 @@ def logit(u: Array, y: Array, order: int, xp: Any, *, eps: float | None = None) 
         safe = xp.where(inside, u, 0.5)
         return [xp.where(inside, t, 0.0) for t in logit(safe, y, order, xp)]
     left, right = powers(1 / u, order), powers(1 / (1 - u), order)  # y = log u − log(1 − u)
+    outside = (u < 0) | (u > 1)
     return [
-        scaled(1 / k, right[k - 1] + scaled((-1) ** (k - 1), left[k - 1]))
+        xp.where(
+            outside, math.nan, scaled(1 / k, right[k - 1] + scaled((-1) ** (k - 1), left[k - 1]))
+        )
         for k in range(1, order + 1)
     ]
 

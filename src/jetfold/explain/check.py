@@ -28,6 +28,9 @@ class Report:
         relative: per method the largest absolute error of an array divided by the largest |value|
             of that array; the largest over all arrays that the operator returns.
         note: what a reader should know about the comparison, or "".
+        mixing: how much the function changes at points that stay where they are while others of
+            the batch move, relative to its largest |value|: 0 where the points are independent,
+            None where that was not tried.
     """
 
     function: str
@@ -37,17 +40,20 @@ class Report:
     absolute: Mapping[str, float]
     relative: Mapping[str, float]
     note: str = ""
+    mixing: float | None = None
 
     @property
     def worst(self) -> float:
-        """The largest relative error of any method."""
-        return max(self.relative.values())
+        """The largest relative error of any method; inf where the function mixes points."""
+        return float("inf") if self.mixing else max(self.relative.values(), default=0.0)
 
     def sections(self) -> Sections:
         """What is printed."""
         rows = [("", "absolute   relative")]
         rows += [(m, f"{self.absolute[m]:<8.2g}   {self.relative[m]:.2g}") for m in self.absolute]
         rows += [("largest |value|", f"{self.largest:.6g}")]
+        if self.mixing is not None:
+            rows += [("mixing of points", f"{self.mixing:.2g}")]
         return [
             (f"Largest errors against {self.reference}", rows),
             *([("Note", [("", self.note)])] if self.note else []),
@@ -74,9 +80,14 @@ def check(
     argnums: int | Sequence[int] = 0,
     batch_dims: int = 0,
     methods: Sequence[str] = METHODS,
+    mixing: bool | None = None,
     **kwargs: Any,
 ) -> Report:
     """Compare every method with nested automatic differentiation in float64, at one point.
+
+    With batch_dims it also moves some of the points, and finds out whether the function changes at
+    the others: then it mixes points (by the mean of the batch, batch normalisation in training,
+    attention over the batch), which batch_dims declares to be independent: no method is right.
 
     The arguments, and a copy of the function if it is a `torch.nn.Module` or a pytree of JAX, are
     converted to float64 for the reference; tensors that the function closes over enter every
@@ -91,7 +102,10 @@ def check(
         function: the function to differentiate.
         args, kwargs: its arguments, the point among them.
         argnums, batch_dims: as in the call of an operator.
-        methods: which methods to compare.
+        methods: which methods to compare; none, with mixing=True.
+        mixing: whether to try if the function mixes points: None where there is a batch. It costs
+            2·⌈log₂ N⌉+1 evaluations of the function at all N points, no derivatives, and misses no
+            pair of points.
 
     Returns:
         a `Report`: print it, or read its attributes.
@@ -112,7 +126,7 @@ def check(
             "check takes an operator, a transform of jetfold or a nesting of operators, got "
             f"{type(operator).__name__}"
         )
-    if not methods:
+    if not methods and not mixing:
         raise ValueError(f"methods must name at least one of {', '.join(METHODS)}")
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not args or not positions or any(not -len(args) <= k < len(args) for k in positions):
@@ -124,15 +138,22 @@ def check(
 
     def evaluate(function: Callable[..., Any], method: str, *args: Any, **kwargs: Any) -> Any:
         transformed = operator(function, argnums=argnums, batch_dims=batch_dims, method=method)
-        return arrays_of(frontend, transformed(*args, **kwargs))
+        with frontend.seeded():
+            return arrays_of(frontend, transformed(*args, **kwargs))
+
+    def mixed(function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> float | None:
+        if mixing is False or not batch_dims:
+            return None
+        return mixing_of(frontend, function, args, kwargs, positions, batch_dims)
 
     values = {method: evaluate(function, method, *args, **kwargs) for method in methods}
     dtype = _dtype(args[positions[0]])
     note = ""
     try:
+        wide, wide_args, wide_kwargs = map(frontend.in_float64, (function, args, kwargs))
         with frontend.float64():
-            double = frontend.in_float64
-            reference = evaluate(double(function), "nested", *double(args), **double(kwargs))
+            found_mixing = mixed(wide, wide_args, wide_kwargs)
+            reference = evaluate(wide, "nested", *wide_args, **wide_kwargs) if methods else []
         precision = "float64"
     except (RuntimeError, TypeError) as error:
         if not any(word in str(error) for word in ("dtype", "scalar type", "Input type")):
@@ -143,7 +164,13 @@ def check(
             f"{dtype} too, with errors of its own; pass its parameters as arguments, or hand over "
             "the torch.nn.Module itself"
         )
-        reference = evaluate(function, "nested", *args, **kwargs)
+        found_mixing = mixed(function, args, kwargs)
+        reference = evaluate(function, "nested", *args, **kwargs) if methods else []
+    if found_mixing:
+        note = (
+            "the function mixes the points of the batch, which batch_dims= declares to be "
+            "independent: its derivatives by one point would be those by all. " + note
+        ).rstrip()
     sizes = [_largest(leaf) for leaf in reference]
     errors = {
         method: [_largest(leaf - exact) for leaf, exact in zip(leaves, reference, strict=True)]
@@ -153,7 +180,7 @@ def check(
         function=getattr(function, "__name__", type(function).__name__),
         dtype=dtype,
         reference=f"nested automatic differentiation in {precision}",
-        largest=max(sizes),
+        largest=max(sizes, default=0.0),
         absolute={method: max(found) for method, found in errors.items()},
         relative={
             method: max(
@@ -163,7 +190,51 @@ def check(
             for method, found in errors.items()
         },
         note=note,
+        mixing=found_mixing,
     )
+
+
+def mixing_of(
+    frontend: Frontend,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    positions: Sequence[int],
+    batch_dims: int,
+) -> float:
+    """How much f changes at points that stay while others move, relative to its largest value.
+
+    Any two points differ in a digit of their numbers, so for each digit those with 0 move, then
+    those with 1. What does not have the batch axes in front is no result of points.
+    """
+    batch = tuple(args[positions[0]].shape)[:batch_dims]
+    numbers = np.arange(np.prod(batch, dtype=int)).reshape(batch)
+
+    def of(moved: np.ndarray) -> list[np.ndarray]:
+        given = list(args)
+        for k in positions:
+            point = given[k]
+            mask = moved.reshape((*batch, *(1,) * (point.ndim - batch_dims)))
+            step = frontend.xp.asarray(np.where(mask, STEP, 0.0), point)
+            given[k] = point + step * (1 + abs(point))
+        with frontend.seeded():
+            return arrays_of(frontend, function(*given, **kwargs))
+
+    still = of(np.zeros(batch, dtype=bool))
+    worst = 0.0
+    for digit in range(int(numbers.max(initial=0)).bit_length()):
+        for side in (0, 1):
+            moved = (numbers >> digit & 1) == side
+            for before, after in zip(still, of(moved), strict=True):
+                if before.shape[:batch_dims] == batch:
+                    change = _largest((after - before)[~moved])
+                    worst = max(worst, change / (_largest(before) or 1.0))
+    small = 1e-10 if _dtype(args[positions[0]]) == "float64" else 1e-5
+    return worst if worst > small else 0.0
+
+
+STEP = 1e-3
+"""By how much points move: f need not be defined far from them."""
 
 
 def arrays_of(frontend: Frontend, outputs: Any) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from ..core.polynomial import RADIAL, Polynomial, in_coordinates
 from ..core.symbols import flat
 from ..derivatives import Derivatives
 from ..named import Stacked, Weighted, WeightedByMatrix, value
-from ..operators import Operator, described
+from ..operators import Operator, coefficient_of
 from ..transform import Transform
 from .text import Sections, as_rich, as_text, cut, cut_sum
 
@@ -247,7 +247,7 @@ def _terms(operator: Operator, n: int) -> Iterator[tuple[str, Polynomial]]:
     """The symbols of an operator, each with the coefficient that stays outside."""
     yield "", in_coordinates(operator.symbol, n)
     for term in operator.outside:
-        yield described(term.coefficient), in_coordinates(term.symbol, n)
+        yield coefficient_of(term), in_coordinates(term.symbol, n)
 
 
 def _label(position: int, polynomial: Polynomial, names: Mapping[int, str]) -> str:

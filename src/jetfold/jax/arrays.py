@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from .halves import sum_of_rows
+from .jets import mapped
 
 exp, log, sqrt = jnp.exp, jnp.log, jnp.sqrt
 sin, cos, tan = jnp.sin, jnp.cos, jnp.tan
@@ -135,8 +136,8 @@ def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
 
 
 def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:
-    """function(*rows) for the rows of some blocks, all at once."""
-    return jax.vmap(function)(*blocks)
+    """function(*rows) for the rows of some blocks, all at once where JAX can."""
+    return mapped(function, *blocks)
 
 
 FOLDED = 512

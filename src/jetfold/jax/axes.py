@@ -83,7 +83,8 @@ def quotient(params: Params, operands: Sequence[Any], result: Any) -> Action:
 
 def selection(params: Params, operands: Sequence[Any], result: Any) -> Action:
     """select_n is linear in the cases."""
-    return Pointwise(linear=tuple(range(1, len(operands))))
+    zero = len(operands) == 3 and getattr(operands[1], "zero", False)
+    return Pointwise(tuple(range(1, len(operands))), masked=(0, 2) if zero else ())
 
 
 def conversion(params: Params, operands: Sequence[Any], result: Any) -> Action:

@@ -120,7 +120,7 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
     """lax.scan with jets among the constants, in the carry and along the scanned axis."""
     params, algebra = operation.params, algebra_of(operands)
     body: ClosedJaxpr = params["jaxpr"]
-    first, count = params["num_consts"], params["num_carry"]
+    first, count = private.lengths_of_scan(params)
     consts, init = operands[:first], operands[first : first + count]
     if not params["length"]:
         return [*init, *operation(*map(value, operands))[count:]]

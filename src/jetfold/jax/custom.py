@@ -13,15 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from ..core.jet import Jet
 from ..warn import report_inside
 from . import private
 from .control import closed
 from .general import Push, by_jvp, entrywise, general, of_places, places_of_jets
-from .interpreter import Operation, Rule, interpret_closed, rule_of
+from .interpreter import Operation, Rule, call, interpret_closed, rule_of
 from .jets import algebra_of
+from .rules import Linear
 
 CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call")
 
@@ -32,12 +33,30 @@ def is_entrywise(jaxpr: Jaxpr) -> bool:
         name, rule = equation.primitive.name, rule_of(equation.primitive)
         if rule is not None and rule.entrywise:
             continue
-        if name == "broadcast_in_dim" and not equation.invars[0].aval.shape:
-            continue  # of a number
+        if name == "broadcast_in_dim" and _as_numpy_does(equation):
+            continue
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
         if name not in CALLS or inner is None or not is_entrywise(closed(inner).jaxpr):
             return False
     return True
+
+
+def _as_numpy_does(equation: JaxprEqn) -> bool:
+    """Whether the axes of what is broadcast become the last ones."""
+    rank = len(equation.params["shape"])
+    dims = equation.params["broadcast_dimensions"]
+    return tuple(dims) == tuple(range(rank - len(dims), rank))
+
+
+def _one_shape(operands: Sequence[Any], jaxpr: Jaxpr) -> bool:
+    """Whether there is one result, and jets are broadcast to its shape."""
+    results = [v.aval.shape for v in jaxpr.outvars]
+    shapes = [x.primal.shape for x in operands if isinstance(x, Jet)]
+    try:
+        whole = [np.broadcast_shapes(shape, results[0]) for shape in shapes]
+    except ValueError:
+        return False
+    return len(results) == 1 and all(shape == results[0] for shape in whole)
 
 
 @dataclass(frozen=True)
@@ -53,16 +72,17 @@ class CustomJvp(Rule):
         inner: ClosedJaxpr = operation.params["call_jaxpr"]
         rule = private.derivative_rule(operation.params)
         if private.same_inside(rule):
+            if private.name_of(inner.jaxpr) == "_slogdet_qr":  # whose steps have no derivatives
+                return list(call(jnp.linalg.slogdet, *operands))
             return interpret_closed(inner, operands)
-        shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
-        if [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars] and (
+        if _one_shape(operands, inner.jaxpr) and (
             private.special(rule)
             or (is_entrywise(inner.jaxpr) and private.of_jax(rule))
             or (is_entrywise(inner.jaxpr) and _mixes_nothing(operation, operands))
         ):
-            return [entrywise(lambda *x: operation(*x)[0], operands)]
-        name = private.name_of(inner.jaxpr)
-        return general(operation, operands, f"the custom_jvp function {name}")
+            return [entrywise(lambda *x: operation(*x)[0], operands, by_jvp, of_jvp)]
+        name = f"the custom_jvp function {private.name_of(inner.jaxpr)}"
+        return general(operation, operands, name, by_jvp, of_jvp)
 
 
 @dataclass(frozen=True)
@@ -76,22 +96,48 @@ class CustomVjp(Rule):
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         inner = closed(next(operation.params[k] for k in _INSIDE if k in operation.params))
-        shapes = {x.primal.shape for x in operands if isinstance(x, Jet)}
         if (
-            [*shapes] == [v.aval.shape for v in inner.jaxpr.outvars]
+            _one_shape(operands, inner.jaxpr)
             and is_entrywise(inner.jaxpr)
             and _mixes_nothing(operation, operands, by_pullback)
         ):
-            return [entrywise(lambda *x: operation(*x)[0], operands, by_pullback)]
+            return [entrywise(lambda *x: operation(*x)[0], operands, by_pullback, of_pullback)]
         name = f"the custom_vjp function {private.name_of(inner.jaxpr)}"
         try:
-            return general(operation, operands, name, by_pullback)
+            return general(operation, operands, name, by_pullback, of_pullback)
         except ValueError as error:  # a loop of any length has no reverse mode in JAX
             report_inside(name, error)
-            return interpret_closed(inner, operands)
+            try:
+                return interpret_closed(inner, operands)
+            except NotImplementedError as of_code:
+                raise NotImplementedError(
+                    f"the second derivatives of {name} need those of the code that its forward "
+                    "half runs (in JAX as well), and that has none; let the forward half call the "
+                    "function itself, so that its rule counts there too: "
+                    f"f.defvjp(lambda x: (f(x), ...), ...). The code: {of_code}"
+                ) from error
+
+
+def linear_call(operation: Operation, operands: Sequence[Any]) -> Any:
+    """jax.custom_derivatives.linear_call: its rule is for transposes, forwards the code counts."""
+    params = operation.params
+    held = params["num_callee_consts"] + params["num_res"]
+    if places_of_jets(operands[:held]):
+        return interpret_closed(params["callee"], operands)
+    return Linear(*range(held, len(operands)))(operation, operands)
 
 
 _INSIDE = ("call_jaxpr", "fun_jaxpr")  # as versions of JAX call it
+
+
+def of_jvp(function: Callable[..., Any], points: Sequence[Any]) -> Any:
+    """The value that a rule returns beside the derivative: with it JAX goes on."""
+    return jax.jvp(function, tuple(points), tuple(jnp.ones_like(x) for x in points))[0]
+
+
+def of_pullback(function: Callable[..., Any], points: Sequence[Any]) -> Any:
+    """The value that the forward half of a reverse rule returns, likewise."""
+    return jax.vjp(function, *points)[0]
 
 
 def by_pullback(

@@ -20,7 +20,8 @@ def in_float64(tree: Any) -> Any:
             return jnp.asarray(leaf, np.complex128)
         return jnp.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return jax.tree.map(convert, tree)
+    with float64():
+        return jax.tree.map(convert, tree)
 
 
 def float64() -> AbstractContextManager[Any]:

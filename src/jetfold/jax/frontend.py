@@ -54,7 +54,7 @@ def check_point(name: str, point: Any, batch_dims: int) -> None:
 
 
 @contextlib.contextmanager
-def new_level() -> Iterator[int]:
+def new_level(batch_dims: int = 0) -> Iterator[int]:
     """Functions are traced before jets meet them, so jets of two transforms never meet."""
     yield 0
 
@@ -62,6 +62,15 @@ def new_level() -> Iterator[int]:
 def static(function: Callable[..., Any], *args: Any) -> Any:
     """function(*args): what is static is no business of JAX's tracers."""
     return function(*args)
+
+
+def history(array: Any) -> Any:
+    """Arrays of JAX never change."""
+    return None
+
+
+def check_history(name: str, history: Any) -> None:
+    """There is none."""
 
 
 def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet:
@@ -83,6 +92,11 @@ def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         out = interpret_closed(closed, jets)
     return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+
+def seeded() -> contextlib.AbstractContextManager[Any]:
+    """Random numbers of JAX are always the same."""
+    return contextlib.nullcontext()
 
 
 def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
@@ -185,6 +199,11 @@ def weighted_indices(rng: Any, ends: Any, shape: Sequence[int], like: Any) -> An
 # ------------------------------------------------------------------ for the nested baseline
 
 
+def call(function: Callable[..., Any], points: Sequence[Any]) -> Any:
+    """The function of arrays."""
+    return function(*points)
+
+
 def vmap(func: Callable[[Any], Any], over: Any) -> Any:
     """func over a leading axis."""
     return jax.vmap(func)(over)
@@ -193,6 +212,11 @@ def vmap(func: Callable[[Any], Any], over: Any) -> Any:
 def jvp(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
     """The derivative along a tangent that is broadcast to the point."""
     return jax.jvp(func, (point,), (jnp.broadcast_to(tangent, point.shape),))[1]
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether an array holds real or complex numbers."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
 
 def is_scalar(func: Callable[[Any], Any], point: Any, points: int) -> bool:

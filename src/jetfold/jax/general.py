@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ..core.arithmetic import aligned
 from ..core.jet import Jet, compose_several
 from ..warn import report
 from . import arrays as XP
-from .jets import algebra_of, coefficients, expanded, is_inexact, jet, values
+from .jets import algebra_of, coefficients, expanded, is_inexact, jet, mapped, values
 
 
 def places_of_jets(operands: Sequence[Any]) -> list[int]:
@@ -52,8 +53,39 @@ def by_jvp(function: Callable[..., Any], points: Sequence[Any], tangents: Sequen
     return jax.jvp(function, tuple(points), tuple(tangents))[1]
 
 
+Value = Callable[[Callable[..., Any], Sequence[Any]], Any]
+"""(function, points) -> φ(points)."""
+
+
+def as_it_is(function: Callable[..., Any], points: Sequence[Any]) -> Any:
+    """The value of a function."""
+    return function(*points)
+
+
+@contextmanager
+def differentiated(name: str, push: Push = by_jvp) -> Iterator[None]:
+    """Where JAX is asked for derivatives of an operation: if it has none, that is said."""
+    try:
+        yield
+    except (NotImplementedError, TypeError, ValueError, AssertionError) as error:
+        if push is not by_jvp:
+            raise
+        words = " ".join(str(error).split())[:300]
+        raise NotImplementedError(
+            f"{name} was called on the argument of a function that jetfold differentiates, and "
+            f"neither jetfold nor JAX has that derivative of it (JAX says: {words}); write it in "
+            "operations that have one, give the function around it a rule (jax.custom_jvp or "
+            "jetfold.register_rule), or, if it is meant as a constant, wrap its argument in "
+            "jax.lax.stop_gradient"
+        ) from error
+
+
 def general(
-    operation: Callable[..., Any], operands: Sequence[Any], name: str, push: Push = by_jvp
+    operation: Callable[..., Any],
+    operands: Sequence[Any],
+    name: str,
+    push: Push = by_jvp,
+    of: Value = as_it_is,
 ) -> Any:
     """Any operation that JAX differentiates, from its nested directional derivatives, exactly.
 
@@ -70,7 +102,7 @@ def general(
         return list(out) if several else [out]
 
     points = [plain[k] for k in places]
-    results = of_jets(*points)
+    results = list(of(of_jets, points))
     varying = [k for k, y in enumerate(results) if is_inexact(y)]
 
     def directional(slots: Sequence[Sequence[Any]]) -> list[Any]:
@@ -86,17 +118,18 @@ def general(
                 derivative = _pushed(push, derivative, tangents[s * n : (s + 1) * n])
             return derivative(*points)
 
-        return jax.vmap(one)(*[stack for slot in slots for stack in slot])
+        return mapped(one, *[stack for slot in slots for stack in slot])
 
-    blocks = of_several.blocks(
-        algebra,
-        monomials(algebra.key),
-        points,
-        [expanded(operands[k], algebra.order) for k in places],
-        directional,
-        len(varying),
-        XP,
-    )
+    with differentiated(name, push):
+        blocks = of_several.blocks(
+            algebra,
+            monomials(algebra.key),
+            points,
+            [expanded(operands[k], algebra.order) for k in places],
+            directional,
+            len(varying),
+            XP,
+        )
     for k, of_result in zip(varying, blocks, strict=True):
         results[k] = jet(algebra, results[k], of_result)
     return results if several else results[0]
@@ -108,14 +141,20 @@ def _pushed(
     return lambda *at: push(function, at, tangents)
 
 
-def entrywise(function: Callable[..., Any], operands: Sequence[Any], push: Push = by_jvp) -> Any:
+def entrywise(
+    function: Callable[..., Any],
+    operands: Sequence[Any],
+    push: Push = by_jvp,
+    of: Value = as_it_is,
+) -> Any:
     """A function that acts on every entry alone, of one jet or more: t_α = ∂^αφ/α!.
 
     Its partial derivatives need no tangents but ones. Operands are broadcast where `function` does.
     """
     algebra, plain = algebra_of(operands), values(operands)
     places = places_of_jets(operands)
-    y, of_jets = function(*plain), of_places(function, plain, places)
+    of_jets = of_places(function, plain, places)
+    y = of(of_jets, [plain[k] for k in places])
 
     def along(function: Callable[..., Any], k: int) -> Callable[..., Any]:
         def derivative(*points: Any) -> Any:

@@ -18,9 +18,14 @@ from . import private
 
 
 class Operation:
-    """What an equation does: a primitive with its parameters. Calling it executes it."""
+    """What an equation does: a primitive with its parameters. Calling it executes it.
 
-    def __init__(self, equation: JaxprEqn) -> None:
+    Attributes:
+        equation, jaxpr: where it stands, if that is known.
+    """
+
+    def __init__(self, equation: JaxprEqn, jaxpr: Jaxpr | None = None) -> None:
+        self.equation, self.jaxpr = equation, jaxpr
         self.primitive = equation.primitive
         self.params: dict[str, Any] = equation.params
         self.name: str = equation.primitive.name
@@ -61,6 +66,8 @@ def rule_of(primitive: Primitive) -> Rule | None:
 
 def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
     """The results of a jaxpr on arrays and jets."""
+    if any(equation.primitive.name == "new_ref" for equation in jaxpr.eqns):
+        jaxpr, consts, operands = private.discharged(jaxpr), (), [*consts, *operands]
     environment: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
@@ -70,7 +77,7 @@ def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
     environment.update(zip(jaxpr.invars, operands, strict=True))
     last = _last_uses(jaxpr)
     for number, equation in enumerate(jaxpr.eqns):
-        operation = Operation(equation)
+        operation = Operation(equation, jaxpr)
         with private.context(equation):
             result = apply(operation, [read(atom) for atom in equation.invars])
         results = result if operation.several else [result]

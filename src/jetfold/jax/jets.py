@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,15 @@ def is_complex(x: Any) -> bool:
 def zeros(size: int, x: Any) -> Any:
     """A block of zeros for an operand."""
     return jnp.zeros((size, *jnp.shape(value(x))), jnp.result_type(value(x)))
+
+
+def mapped(function: Callable[..., Any], *stacks: Any) -> Any:
+    """function(*rows) for the rows of some stacks: at once, or one by one where JAX cannot map."""
+    try:
+        return jax.vmap(function)(*stacks)
+    except NotImplementedError:  # a primitive without a batching rule
+        found = [function(*(stack[a] for stack in stacks)) for a in range(len(stacks[0]))]
+        return jax.tree.map(lambda *rows: jnp.stack(rows), *found)
 
 
 # ------------------------------------------------------------------ jets as pytrees

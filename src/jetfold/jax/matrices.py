@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
 
-from ..core import matrices
-from ..core.jet import Jet
+from ..core import arithmetic, matrices
+from ..core.algebra import JetAlgebra
+from ..core.arithmetic import RowByRow
+from ..core.jet import Jet, add, nilpotent_product, product, solve_by_degrees
 from . import arrays as XP
 from .general import general
 from .interpreter import Operation, interpret_closed
-from .jets import algebra_of, expanded, full_coefficients, jet, value, values, zeros
+from .jets import algebra_of, expanded, full_coefficients, jet, mapped, value, values, zeros
 from .rules import Linear
 
 
@@ -45,12 +50,119 @@ def triangular_solve(operation: Operation, operands: Sequence[Any]) -> Any:
     return _jet(a, x)
 
 
+def tridiagonal_solve(operation: Operation, operands: Sequence[Any]) -> Any:
+    """X with T X = B, of what stands below, on and above T's diagonal, and B."""
+    *diagonals, right = operands
+    if not any(isinstance(x, Jet) for x in diagonals):
+        return Linear(3)(operation, operands)
+    algebra, plain = algebra_of(operands), values(diagonals)
+    degrees = zip(*(full_coefficients(x, algebra.order) for x in diagonals), strict=True)
+    t: list[Any] = []
+    for m, of_degree in enumerate(degrees):
+        none = all(b is None for b in of_degree)
+        filled = [
+            zeros(algebra.sizes[m], x) if b is None else b
+            for b, x in zip(of_degree, plain, strict=True)
+        ]
+        t.append(None if none else jnp.stack(filled, -2))
+
+    def applied(t: Any, x: Any) -> Any:
+        low, middle, high = (t[..., k, :, None] for k in range(3))
+        before = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 0), (0, 0)])[..., :-1, :]
+        after = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, 1), (0, 0)])[..., 1:, :]
+        return low * before + middle * x + high * after
+
+    def solve(b: Any) -> Any:
+        return operation(*plain, b)
+
+    def solve_rows(block: Any) -> Any:
+        return mapped(solve, block)
+
+    b = full_coefficients(right, algebra.order)
+    x = solve_by_degrees(algebra, t, b, solve, solve_rows, RowByRow(applied, XP), XP)
+    return jet(algebra, x[0], x[1:])
+
+
+def householder_product(a: Any, taus: Any) -> Any:
+    """H_1 H_2 ⋯ of H_k = 1 − τ_k v vᴴ; v is column k of A below its diagonal, and 1 on it."""
+    n, columns = a.shape[-2:]
+    q = jnp.broadcast_to(jnp.eye(n, columns, dtype=a.dtype), a.shape)
+    for k in reversed(range(taus.shape[-1])):
+        v = jnp.tril(a, -1)[..., k : k + 1] + jnp.eye(n, 1, -k, dtype=a.dtype)
+        q = q - taus[..., k, None, None] * v * (XP.adjoint(v) @ q)
+    return q
+
+
+def is_hermitian(operation: Operation) -> bool:
+    """Whether the operand is (x + xᴴ)/2, as JAX writes it for symmetrize_input=True."""
+    made = {v: e for e in getattr(operation.jaxpr, "eqns", ()) for v in e.outvars}
+
+    def by(variable: Any, *names: str) -> Any:
+        equation = None if isinstance(variable, Literal) else made.get(variable)
+        return equation if equation is not None and equation.primitive.name in names else None
+
+    half = by(operation.equation.invars[0], "div", "mul")
+    both = None if half is None else by(half.invars[0], "add")
+    if both is None:
+        return False
+    for x, y in (both.invars, both.invars[::-1]):
+        turned = 0
+        while step := by(y, "transpose", "conj"):
+            if step.primitive.name == "transpose":
+                order, n = step.params["permutation"], len(step.params["permutation"])
+                turned += tuple(order) == (*range(n - 2), n - 1, n - 2)
+            y = step.invars[0]
+        if turned == 1 and x is y:
+            return True
+    return False
+
+
 def cholesky(operation: Operation, operands: Sequence[Any]) -> Any:
-    """A = L Lᴴ; of A only (A + Aᴴ)/2 counts."""
+    """A = L Lᴴ."""
     (x,) = operands
     l0 = jnp.tril(operation(x.primal))  # the primitive leaves the rest of A above
     a = full_coefficients(x, x.algebra.order)
-    return _jet(x, matrices.cholesky(x.algebra, l0, a, XP))
+    factor = matrices.cholesky if is_hermitian(operation) else _cholesky
+    return _jet(x, factor(x.algebra, l0, a, XP))
+
+
+def _cholesky(algebra: JetAlgebra, l0: Any, a: Sequence[Any], xp: Any) -> list[Any]:
+    """L of a matrix that need not be Hermitian, as JAX has it: L' = L Φ(L⁻¹ A' L⁻ᴴ), all of A'.
+
+    Along A_0 + s N, with L = L_0 M, Q = M⁻¹ and P = L_0⁻¹ N L_0⁻ᴴ, that is M' = M B and Q' = −B Q,
+    B = Φ(Q P Qᴴ): power series in s, which end, for N is nilpotent; at s = 1.
+    """
+    inverse = xp.solve_triangular(l0, xp.eye(l0.shape[-1], l0), upper=False)
+    p = _each(lambda b: inverse @ b @ xp.adjoint(inverse), [None, *a[1:]])
+    one: Any = None
+    m, q, b = [one], [one], []
+
+    def times(u: Any, v: Any) -> Any:
+        if u is one or v is one:
+            return v if u is one else u
+        return nilpotent_product(algebra, u, [*v], matrices.MatrixProduct(xp), xp)
+
+    def total(terms: Iterable[Any]) -> Any:
+        return reduce(lambda u, v: [*map(add, u, v)], terms)
+
+    for k in range(algebra.order):
+        around = total(times(times(q[i], p), _adjoint(q[k - i], xp)) for i in range(k + 1))
+        b.append(_each(lambda x: xp.tril(x) - matrices.diagonal_part(x, xp) / 2, around))
+        following = (total(times(m[i], b[k - i]) for i in range(k + 1)), 1 / (k + 1))
+        before = (total(times(b[k - i], q[i]) for i in range(k + 1)), -1 / (k + 1))
+        for series, (found, c) in ((m, following), (q, before)):
+            series.append(_each(lambda x, c=c: x * c, found))
+    return [l0, *_each(lambda x: l0 @ x, total(m[1:]))[1:]]
+
+
+def _each(function: Callable[..., Any], blocks: Sequence[Any]) -> list[Any]:
+    """The function of every block that there is."""
+    return [None if b is None else function(b) for b in blocks]
+
+
+def _adjoint(blocks: Sequence[Any] | None, xp: Any) -> Any:
+    """Of nilpotent elements; of 1, itself."""
+    return None if blocks is None else _each(xp.adjoint, blocks)
 
 
 def lu(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -81,22 +193,97 @@ def qr(operation: Operation, operands: Sequence[Any]) -> Any:
     rows, columns = x.primal.shape[-2:]
     if params.get("full_matrices") and rows > columns:
         return general(operation, operands, "qr with columns of Q that A does not determine")
-    if params.get("pivoting"):
-        return general(operation, operands, "qr with pivoting")
     a = full_coefficients(x, x.algebra.order)
-    q0, r0 = operation(x.primal)
+    q0, r0, *order = operation(x.primal)
+    for pivots in order:  # A[:, order] = Q R
+        a = [None if b is None else _columns(b, pivots) for b in a]
     q, r = matrices.qr(x.algebra, q0, r0, a, XP)
-    return [_jet(x, q), _jet(x, r)]
+    return [_jet(x, q), _jet(x, r), *order]
+
+
+def _columns(matrix: Any, order: Any) -> Any:
+    """The columns of (…, *batch, n, k) in another order, (*batch, k)."""
+    order = order.reshape((1,) * (matrix.ndim - order.ndim - 1) + (*order.shape[:-1], 1, -1))
+    return jnp.take_along_axis(matrix, order, -1)
+
+
+def svd(operation: Operation, operands: Sequence[Any]) -> Any:
+    """A = U diag(s) Vᴴ, (s, U, Vᴴ)."""
+    (x,), params = operands, operation.params
+    n, k = x.primal.shape[-2:]
+    vectors = params["compute_uv"]
+    if params.get("subset_by_index") is not None:
+        return general(operation, operands, "svd of some singular values")
+    if vectors and params["full_matrices"] and n != k:
+        raise NotImplementedError(
+            f"svd with full_matrices=True of a matrix of {n} rows and {k} columns has vectors that "
+            "the matrix does not determine, so they have no derivatives; pass full_matrices=False, "
+            "or compute_uv=False for the singular values alone"
+        )
+    thin = operation.params | {"full_matrices": False, "compute_uv": True}
+    s0, u0, vh0 = operation.primitive.bind(x.primal, **thin)
+    a = full_coefficients(x, x.algebra.order)
+    factors = u0, s0, XP.adjoint(vh0)
+    u, s, v = matrices.thin_svd(x.algebra, factors, a, XP, vectors=vectors)
+    found = [_jet(x, s)]
+    if vectors:
+        adjoints = [None if b is None else XP.adjoint(b) for b in v]
+        found += [_jet(x, u), _jet(x, adjoints)]
+    return found
 
 
 def eigh(operation: Operation, operands: Sequence[Any]) -> Any:
     """A V = V diag(w), (V, w)."""
-    (x,) = operands
-    if operation.params.get("subset_by_index") is not None:
+    (x,), known = operands, is_hermitian(operation)
+    n = x.primal.shape[-1]
+    if operation.params.get("subset_by_index") not in (None, (0, n)):
         return general(operation, operands, "eigh of some eigenvalues")
-    v0, w0 = operation(x.primal)
-    v, w = matrices.eigh(x.algebra, v0, w0, full_coefficients(x, x.algebra.order), XP)
+    v0, w0 = operation(x.primal if known else matrices.hermitian_part(x.primal, XP))
+    a = full_coefficients(x, x.algebra.order)
+    v, w = matrices.eigh(x.algebra, v0, w0, a, XP)
+    if not known:
+        v = [*map(add, v, _of_skew_part(x.algebra, v0, w0, a))]
     return [_jet(x, v), _jet(x, w)]
+
+
+def _of_skew_part(algebra: JetAlgebra, v0: Any, w0: Any, a: Sequence[Any]) -> list[Any]:
+    """What the skew part K of A adds to the eigenvectors V of its Hermitian part S, as JAX has it.
+
+    Its first derivative, V F∘(Vᴴ A' V) with F_ij = 1/(w_j − w_i), takes A' as it is; V and w in it
+    are functions of S: along S_0 + s N that is ∫ V F∘(Vᴴ K V) ds, of a polynomial in s.
+    """
+    half = [None, *(None if b is None else b / 2 for b in a[1:])]
+    s, k = ([*map(join, half, _adjoint(half, XP))] for join in (add, matrices.minus))
+    n, of_matrices = w0.shape[-1], matrices.MatrixProduct(XP)
+    unit = jnp.eye(n, dtype=w0.dtype)
+    out: list[Any] = [None] * (algebra.order + 1)
+    places, weights = np.polynomial.legendre.leggauss((algebra.order + 1) // 2)
+    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        here = _each(lambda b, place=place: b * place, s)
+        v, w = matrices.eigh(algebra, v0, w0, here, XP)
+        gaps = _each(lambda b: b[..., None, :] - b[..., :, None], w)
+        gaps[0] = gaps[0] + unit
+        none = [None] * algebra.order
+        f = arithmetic.over(algebra, [1 - unit, *none], gaps, (1 - unit) / gaps[0], XP)
+        inner = product(algebra, _adjoint(v, XP), [0 * a[0], *k[1:]], of_matrices, XP)
+        inner = product(algebra, inner, v, of_matrices, XP)
+        inner = arithmetic.times(algebra, f, inner, XP)
+        found = product(algebra, v, inner, of_matrices, XP)
+        out = [*map(add, out, _each(lambda b, c=weight: b * c, [None, *found[1:]]))]
+    return out
+
+
+def eig(operation: Operation, operands: Sequence[Any]) -> Any:
+    """Eigenvalues of any matrix; JAX has their higher derivatives if those of vectors are allowed.
+
+    The doubts about these concern the length of the vectors, on which eigenvalues do not depend.
+    """
+    params = operation.params
+    asked = params["compute_left_eigenvectors"] or params["compute_right_eigenvectors"]
+    if asked or "enable_eigvec_derivs" not in params:
+        return general(operation, operands, "eig")
+    allowed = params | {"enable_eigvec_derivs": True}
+    return general(lambda a: operation.primitive.bind(a, **allowed), operands, "eig")
 
 
 def custom_linear_solve(operation: Operation, operands: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 
 
 def bind(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> Any:
@@ -49,6 +49,33 @@ def name_of(jaxpr: Jaxpr) -> str:
     return str(info or "").partition(" at ")[0]
 
 
+def lengths_of_scan(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are its carry; the rest is scanned.
+
+    Private: JAX promises no parameters of an equation, and renamed these. Without them no scan can
+    be read, and so no `fori_loop` of known length and no `lax.map`: KeyError.
+    """
+    if "ft_in" not in params:  # before JAX 0.11
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()  # three trees
+    return len(constants), len(carry)
+
+
+def discharged(jaxpr: Jaxpr) -> Jaxpr:
+    """The same function without mutable arrays of its own; its constants come first of all.
+
+    Private: `jax._src.state.discharge.discharge_state`, by which JAX itself compiles them. Without
+    it `jax.new_ref` inside of a function is refused.
+    """
+    everything = [*jaxpr.constvars, *jaxpr.invars]
+    discharge = import_module("jax._src.state.discharge").discharge_state
+    whole = jaxpr.replace(constvars=[], invars=everything)
+    try:
+        return discharge(ClosedJaxpr(whole, ())).jaxpr
+    except (TypeError, AttributeError):  # versions of JAX that take the two apart
+        return discharge(whole, ())[0]
+
+
 # ------------------------------------------------------------------ devices
 
 
@@ -68,6 +95,18 @@ def made_varying(x: Any, axes: Sequence[Any]) -> Any:
     if hasattr(lax, "pcast"):
         return lax.pcast(x, tuple(axes), to="varying")
     return lax.pvary(x, tuple(axes))  # before JAX 0.9
+
+
+def made_alike(arrays: Sequence[Any]) -> Sequence[Any]:
+    """Operands of one operation, which inside a shard_map must differ along the same axes."""
+    found = [frozenset() if isinstance(x, list) else varying(x) for x in arrays]
+    whole: frozenset[Any] = frozenset().union(*found)
+    if all(axes == whole for axes in found):
+        return arrays
+    return [
+        made_varying(x, tuple(whole - axes)) if whole - axes else x
+        for x, axes in zip(arrays, found, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------ rules of JAX itself

@@ -23,7 +23,7 @@ from ..core.arithmetic import RowByRow
 from ..core.arrays import Block
 from ..core.jet import Jet, product
 from . import arrays as XP
-from .general import entrywise, general, places_of_jets, pushforward
+from .general import differentiated, entrywise, general, places_of_jets, pushforward
 from .interpreter import Operation, Rule, call
 from .jets import (
     algebra_of,
@@ -33,6 +33,7 @@ from .jets import (
     is_complex,
     is_inexact,
     jet,
+    mapped,
     value,
     values,
     zeros,
@@ -117,7 +118,7 @@ def by_rows(
             zeros(size, operands[k]) if of_operand[m] is None else of_operand[m]
             for k, of_operand in zip(places, taken, strict=True)
         ]
-        blocks.append(jax.vmap(of_row)(*stacks))
+        blocks.append(mapped(of_row, *stacks))
     return assemble(operation, algebra, result, blocks)
 
 
@@ -154,6 +155,28 @@ class Scatter(Rule):
                 "x.at[index].set(function(x[index]))"
             )
         return Linear(0, 2)(operation, operands)
+
+
+@dataclass(frozen=True)
+class ScatterProduct(Rule):
+    """x.at[indices].multiply(y): x times an array of ones in which y is written."""
+
+    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
+        _, _, y = operands
+        if not isinstance(y, Jet):
+            return Linear(0)(operation, operands)
+        if not operation.params["unique_indices"]:
+            raise NotImplementedError(
+                "x.at[index].multiply(y) with a y that depends on the argument of a function that "
+                "jetfold differentiates needs indices that do not repeat (JAX has no derivative of "
+                "it either); if they do not, say so: x.at[index].multiply(y, unique_indices=True)"
+            )
+        options = {k: v for k, v in operation.params.items() if not k.startswith("update_")}
+
+        def product(x: Any, indices: Any, y: Any) -> Any:
+            return x * lax.scatter(jnp.ones_like(x), indices, y, **options)
+
+        return call(product, *operands)
 
 
 @dataclass(frozen=True)
@@ -264,9 +287,9 @@ class Product(Rule):
 # ------------------------------------------------------------------ bilinear
 
 
-def row_by_row(operation: Operation) -> RowByRow:
-    """Any bilinear operation, mapped over the rows of blocks."""
-    return RowByRow(operation, XP)
+def row_by_row(operation: Operation, *held: Any) -> RowByRow:
+    """Any bilinear operation, mapped over the rows of blocks; further operands are held."""
+    return RowByRow(lambda u, v: operation(u, v, *held), XP)
 
 
 class Contraction(RowByRow):
@@ -289,14 +312,17 @@ class Contraction(RowByRow):
 
 @dataclass(frozen=True)
 class Bilinear(Rule):
-    """B(u, v) of two jets, or of a jet and an array; `kind` makes B of the operation."""
+    """B(u, v) of two jets, or of a jet and an array; `kind` makes B of the operation.
 
-    kind: Callable[[Operation], Any] = row_by_row
+    What follows these two operands is no jet.
+    """
+
+    kind: Callable[..., Any] = row_by_row
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         algebra = algebra_of(operands)
-        left, right = (full_coefficients(x, algebra.order) for x in operands)
-        out = product(algebra, left, right, self.kind(operation), XP)
+        left, right = (full_coefficients(x, algebra.order) for x in operands[:2])
+        out = product(algebra, left, right, self.kind(operation, *operands[2:]), XP)
         return jet(algebra, out[0], out[1:])
 
 
@@ -366,7 +392,8 @@ class ByTangents(Rule):
     entrywise: bool = field(default=True, kw_only=True)
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
-        return entrywise(operation, operands)
+        with differentiated(operation.name):
+            return entrywise(operation, operands)
 
 
 # ------------------------------------------------------------------ made of other rules

@@ -5,6 +5,7 @@ A primitive that is not here and that JAX differentiates in forward mode has the
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -13,12 +14,23 @@ from jax import lax
 from jax.extend.core import Primitive
 
 from ..core import arithmetic, towers
-from . import axes
+from . import axes, reducers
 from .control import Inlined, checkpointed, conditional, scan, shard_map, while_loop
-from .custom import CustomJvp, CustomVjp
+from .custom import CustomJvp, CustomVjp, linear_call
 from .halves import sum_of_rows_p
 from .interpreter import RULES, Rule
-from .matrices import cholesky, custom_linear_solve, eigh, lu, qr, triangular_solve
+from .matrices import (
+    cholesky,
+    custom_linear_solve,
+    eig,
+    eigh,
+    householder_product,
+    lu,
+    qr,
+    svd,
+    triangular_solve,
+    tridiagonal_solve,
+)
 from .registered import on_jets as on_registered
 from .registered import registered_elementwise_p, registered_p
 from .rules import (
@@ -41,6 +53,7 @@ from .rules import (
     Product,
     Refused,
     Scatter,
+    ScatterProduct,
     Unchanged,
     minus,
     plus,
@@ -71,6 +84,16 @@ def angle(y: jax.Array, x: jax.Array) -> jax.Array:
     found = jnp.where(steep, turned, lax.atan(jnp.where(steep, 0, y) / jnp.where(steep, 1, x)))
     # Values first: an atan2 of jets would come back here.
     return found + (lax.atan2(*lax.stop_gradient((y, x))) - lax.stop_gradient(found))
+
+
+def one_minus_square(u: jax.Array, y: jax.Array, order: int, xp: Any) -> list[Any]:
+    """1 − u²."""
+    return [-2 * u, -jnp.ones_like(u), *[None] * order][:order]
+
+
+def horner(x: jax.Array, *coefficients: jax.Array, **_: object) -> jax.Array:
+    """Σ_k c_k x^k, as c_0 + x (c_1 + x (c_2 + …))."""
+    return reduce(lambda higher, c: c + x * higher, reversed(coefficients))
 
 
 def running_product(x: jax.Array, *, axis: int, reverse: bool) -> jax.Array:
@@ -122,7 +145,9 @@ TABLE: dict[str, Rule] = {
     "lgamma": Elementwise(towers.lgamma),
     "log": Elementwise(towers.log),
     "log1p": Elementwise(towers.log1p),
+    "log2": Elementwise(towers.log2),
     "logistic": Elementwise(towers.sigmoid),
+    "one_minus_square": Elementwise(one_minus_square),
     "rsqrt": Elementwise(towers.rsqrt),
     "sin": Elementwise(towers.sin),
     "sinh": Elementwise(towers.sinh),
@@ -132,12 +157,14 @@ TABLE: dict[str, Rule] = {
     "tanh": Elementwise(towers.tanh),
     "abs": ByDtype(Elementwise(magnitude), Decomposed(absolute), entrywise=True),
     "atan2": Decomposed(angle, entrywise=True),
+    "polynomial": Decomposed(horner, entrywise=True),
     "pow": Arithmetic(power),
     "bessel_i0e": ByTangents(),
     "bessel_i1e": ByTangents(),
     "igamma": ByTangents(),
     "igammac": ByTangents(),
     "polygamma": ByTangents(),
+    "random_gamma": ByTangents(entrywise=False),
     "regularized_incomplete_beta": ByTangents(),
     "zeta": ByTangents(),
     # ---- arithmetic
@@ -151,6 +178,7 @@ TABLE: dict[str, Rule] = {
     "conv_general_dilated": Bilinear(axes=axes.convolution),
     # ---- linear
     "all_gather": Linear(0),
+    "all_gather_invariant": Linear(0),
     "all_to_all": Linear(0),
     "broadcast_in_dim": Linear(0, axes=axes.broadcasting),
     "complex": Linear(entrywise=True, axes=axes.Together(0, 1)),
@@ -179,6 +207,7 @@ TABLE: dict[str, Rule] = {
     "pvary": Linear(),
     "real": Linear(0, entrywise=True, axes=axes.Together(0)),
     "reduce_precision": Linear(entrywise=True),
+    "reduce_scatter": Linear(0),
     "reduce_sum": Linear(0, axes=axes.reduction),
     "reduce_window_sum": Linear(0),
     "reshape": Linear(0, axes=axes.reshaping),
@@ -186,7 +215,6 @@ TABLE: dict[str, Rule] = {
     "rev": Linear(0, axes=axes.Along(axes.reversed)),
     "scatter": Scatter(),
     "scatter-add": Linear(0, 2),
-    "scatter-mul": Linear(0),
     "scatter-sub": Linear(0, 2),
     "scatter_add": Linear(0, 2),
     "scatter_sub": Linear(0, 2),
@@ -200,6 +228,7 @@ TABLE: dict[str, Rule] = {
     "transpose": Linear(0, axes=axes.transposition),
     "unstack": Linear(0),
     # ---- linear near every point
+    "approx_top_k": PiecewiseLinear(),
     "clamp": Clamp(entrywise=True),
     "cummax": PiecewiseLinear(),
     "cummin": PiecewiseLinear(),
@@ -212,22 +241,29 @@ TABLE: dict[str, Rule] = {
     "rem": PiecewiseLinear(entrywise=True),
     "scatter-max": PiecewiseLinear(),
     "scatter-min": PiecewiseLinear(),
+    "select_and_gather_add": PiecewiseLinear(),
+    "select_and_scatter_add": PiecewiseLinear(),
     "sort": PiecewiseLinear(),
     "top_k": PiecewiseLinear(),
     # ---- products
     "cumlogsumexp": Decomposed(running_logsumexp),
     "cumprod": Decomposed(running_product),
-    "reduce": General(),
+    "ragged_dot_general": Bilinear(),
+    "reduce": Decomposed(reducers.reduce),
     "reduce_prod": Decomposed(whole_product),
-    "reduce_window": General(),
+    "reduce_window": Decomposed(reducers.reduce_window),
+    "scatter-mul": ScatterProduct(),
+    "scatter_mul": ScatterProduct(),
     # ---- matrices
     "cholesky": Own(cholesky),
+    "eig": Own(eig),
     "eigh": Own(eigh),
     "lu": Own(lu),
     "qr": Own(qr),
-    "svd": General(),
-    "householder_product": General(),
+    "svd": Own(svd),
+    "householder_product": Decomposed(householder_product),
     "triangular_solve": Own(triangular_solve),
+    "tridiagonal_solve": Own(tridiagonal_solve),
     # ---- what asks about the value, or is constant in between
     "and": OfValue(entrywise=True),
     "argmax": OfValue(),
@@ -267,6 +303,7 @@ TABLE: dict[str, Rule] = {
     "custom_vmap_call": Inlined(),
     "custom_vjp_call_jaxpr": CustomVjp(),
     "jit": Inlined(),
+    "linear_call": Own(linear_call),
     "pjit": Inlined(),
     "remat": Own(checkpointed),
     "remat2": Own(checkpointed),

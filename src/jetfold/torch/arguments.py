@@ -43,6 +43,16 @@ def values(level: int, tree: Any) -> Any:
     return tree
 
 
+@torch.compiler.assume_constant_result
+def promoted(left: Any, left_is_0d: bool, right: Any, right_is_0d: bool) -> Any:
+    """The dtype of u · v, as torch.result_type(u, v) tells it."""
+    u, v = (
+        torch.empty((1,) * (not is_0d), dtype=dtype)
+        for dtype, is_0d in ((left, left_is_0d), (right, right_is_0d))
+    )
+    return torch.result_type(u, v)
+
+
 def first_jet(level: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Any jet of this level among the arguments (lists are searched too)."""
     for item in (*args, *kwargs.values()):

@@ -15,6 +15,12 @@ sinh, cosh, tanh = torch.sinh, torch.cosh, torch.tanh
 sigmoid, erf, digamma = torch.sigmoid, torch.erf, torch.digamma
 abs, sign, where = torch.abs, torch.sign, torch.where
 polygamma, zeros_like = torch.polygamma, torch.zeros_like
+lgamma = torch.lgamma
+
+
+def special(name: str, u: Any) -> Any:
+    """A function of torch.special, for the towers of `core.special`."""
+    return getattr(torch.special, name)(u)
 
 
 # ------------------------------------------------------------------ made from numbers

@@ -73,6 +73,34 @@ class Extreme(Rule):
 
 
 @dataclass(frozen=True)
+class Pooled(Rule):
+    """Maxima of windows: the coefficients follow the indices, which count through the last axes.
+
+    Attributes:
+        with_indices: the function that returns them too.
+        axes: how many axes are pooled.
+    """
+
+    with_indices: Callable[..., Any]
+    axes: int
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet, options = args[0], dict(kwargs)
+        wanted = options.pop("return_indices", "with_indices" in func.__name__)
+        primal, indices = call(self.with_indices, jet.primal, *args[1:], **options)
+        out = jet.like(primal, [self._chosen(b, indices) for b in full(jet)])
+        return (out, indices) if wanted else out
+
+    def _chosen(self, block: Block, indices: Any) -> Block:
+        """Every row of a block at the indices."""
+        if block is None:
+            return None
+        flat, places = block.flatten(-self.axes), indices.flatten(-self.axes)
+        rows = torch.gather(flat, -1, places.expand(block.shape[0], *places.shape))
+        return rows.reshape(block.shape[0], *indices.shape)
+
+
+@dataclass(frozen=True)
 class Where(Rule):
     """input where the condition holds, other elsewhere: the mask is constant."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -22,14 +23,16 @@ def in_float64(tree: Any) -> Any:
     """A tree of arguments, or a function, with every floating-point tensor in float64."""
 
     def convert(leaf: Any) -> Any:
-        if isinstance(leaf, torch.nn.Module):
-            return deepcopy(leaf).double()
-        # Only where the dtype differs: a converted tensor is another tensor to autograd.
-        if isinstance(leaf, torch.Tensor) and leaf.dtype in _WIDER:
-            return leaf.to(_WIDER[leaf.dtype])
-        return leaf
+        return deepcopy(leaf).double() if isinstance(leaf, torch.nn.Module) else _wider(leaf)
 
     return tree_map(convert, tree)
+
+
+def _wider(leaf: Any) -> Any:
+    # Only where the dtype differs: a converted tensor is another tensor to autograd.
+    if isinstance(leaf, torch.Tensor) and leaf.dtype in _WIDER:
+        return leaf.to(_WIDER[leaf.dtype])
+    return leaf
 
 
 class _Promotion(TorchFunctionMode):
@@ -38,7 +41,7 @@ class _Promotion(TorchFunctionMode):
         in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
         if in_place or "out" in kwargs:
             return func(*args, **kwargs)
-        return func(*in_float64(args), **in_float64(kwargs))
+        return func(*tree_map(_wider, args), **tree_map(_wider, kwargs))
 
 
 def float64() -> AbstractContextManager[Any]:
@@ -48,6 +51,14 @@ def float64() -> AbstractContextManager[Any]:
     into its argument must have that argument itself, and is left alone.
     """
     return _Promotion()
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Within it, functions draw the same random numbers every time; those outside do not notice."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,14 +10,28 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .. import warn
 from ..core.arrays import Arrays
-from . import arrays, functions, private
+from . import (
+    arrays,
+    dynamo_private,
+    fresh,
+    functions,
+    inner,
+    modes,
+    overload,
+    private,
+    reverse,
+    watching_private,
+)
 from .double import float64 as float64
 from .double import in_float64 as in_float64
+from .double import seeded as seeded
 from .double import to_numpy as to_numpy
 from .general import general
 from .overload import Jet, NewLevel, report
 from .private import tree_map
+from .randomness import random_state, set_random_state
 
 NAME = "torch"
 xp: Arrays = arrays
@@ -52,38 +67,160 @@ def check_point(name: str, point: Any, batch_dims: int) -> None:
         )
 
 
+dynamo_private.take_any_constants()
+
+
 @torch.compiler.assume_constant_result
 def static(function: Callable[..., Any], *args: Any) -> Any:
     """function(*args), a constant to torch.compile."""
-    return function(*args)
+    return function(*[_MADE[arg[1]] if _is_token(arg) else arg for arg in args])
 
 
-def new_level() -> AbstractContextManager[int]:
+@torch.compiler.assume_constant_result
+def made(function: Callable[..., Any], *args: Any) -> Any:
+    """The same of an object that torch.compile could not hand back: a token of it."""
+    found = static(function, *args)
+    if found not in _TOKENS:
+        _TOKENS[found] = len(_MADE)
+        _MADE.append(found)
+    return _TOKEN, _TOKENS[found]
+
+
+_TOKEN = "made while torch.compile traced"
+_TOKENS: dict[Any, int] = {}
+_MADE: list[Any] = []
+
+
+def _is_token(arg: Any) -> bool:
+    return isinstance(arg, tuple) and arg[:1] == (_TOKEN,)
+
+
+def history(array: Any) -> Any:
+    """The leaves of the graph that computed a tensor, with their versions; () of a leaf itself."""
+    if torch.compiler.is_compiling() or not array.requires_grad or private.is_wrapped(array):
+        return None
+    leaves, seen, nodes = [], set(), [array.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            leaves.append((leaf, leaf._version))
+        nodes.extend(following for following, _ in node.next_functions)
+    return tuple(leaves)
+
+
+def check_history(name: str, history: Any) -> None:
+    """Refuse a tensor computed from leaves that an optimiser has changed since; warn of a leaf
+    that a transform around does not differentiate."""
+    if not history:
+        if not torch.compiler.is_compiling() and private.inside_grad():
+            warnings.warn(
+                f"the coefficient {name} requires gradients, and is a constant to the transform of "
+                "torch.func around the operator. If torch.func.functional_call is to replace it, "
+                "write (lambda p: self.k) * x**2 in place of self.k * x**2",
+                warn.JetfoldWarning,
+                stacklevel=2,
+            )
+        return
+    if torch.compiler.is_compiling():
+        changed = bool(history)  # in later calls nothing would look
+    else:
+        changed = any(leaf._version != version for leaf, version in history)
+    if changed:
+        raise RuntimeError(
+            f"the coefficient {name} was computed, when the operator was made, from tensors that "
+            "require gradients and change: it would keep its old value. Pass a callable, "
+            "(lambda p: k.exp()) * x**2 in place of k.exp() * x**2, which is evaluated in every "
+            "call; or make the operator anew (inside of what torch.compile compiles)"
+        )
+
+
+def new_level(batch_dims: int = 0) -> AbstractContextManager[int]:
     """A level above those of all transforms that are running."""
-    return NewLevel()
+    return NewLevel(batch_dims)
 
 
 def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet:
     """The seeded argument."""
-    return Jet(algebra, level, point, blocks)
+    return overload.make_jet(algebra, level, point, blocks)
 
 
 def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
+    """The function on jets; once more, where it writes jets into tensors that it makes."""
+    seeds = [(jet.primal, jet.blocks) for jet in jets]
+    if torch.compiler.is_compiling():
+        try:
+            return function(*jets)
+        except fresh.PlainWriteError:
+            pass
+        jets = [jet.like(*seed) for jet, seed in zip(jets, seeds, strict=True)]
+        order = len(jets[0].blocks)
+        return dynamo_private.run_with(lambda x: jets[0].like(x, [None] * order), function, jets)
+    state = random_state([jet.primal for jet in jets])
+    stage = fresh.stage(function)
+    if stage is None:
+        try:
+            return _attempt(function, jets, state)
+        except fresh.PlainWriteError:
+            stage = 0
+    while True:
+        set_random_state(state)
+        jets = [jet.like(*seed) for jet, seed in zip(jets, seeds, strict=True)]
+        try:
+            with fresh.Writable(jets[0], fresh.STAGES[stage]).running():
+                result = _attempt(function, jets, state)
+        except fresh.PlainWriteError:
+            stage += 1
+            if stage == len(fresh.STAGES):
+                raise
+        else:
+            fresh.remember(function, stage)
+            return result
+
+
+_functions = watching_private.functions_through(functions.apply, Jet)
+_transforms = watching_private.transforms_through(inner.HANDLERS)
+
+
+def _attempt(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> Any:
     """The function on jets.
 
     Transforms of torch.func inside the function insist on tensors; such a function is, as a
     whole, one operation for the general rule.
     """
-    if torch.compiler.is_compiling():
-        return function(*jets)
     try:
-        with private.functions_through(functions.apply, Jet):
-            return function(*jets)
+        with (
+            _functions,
+            _transforms,
+            modes.seen(),
+        ):
+            return reverse.run(function, jets, state)
     except Exception as error:
-        if not private.refused(error, Jet):
+        if private.is_new_parameter(error):
+            raise TypeError(
+                "torch.nn.Parameter(x) would be a leaf, but x is the argument of a function that "
+                "jetfold differentiates; write x itself, and "
+                'torch.func.functional_call(module, {"weight": x}, inputs) to use it in a module'
+            ) from error
+        if type(error).__name__ == "UncapturedHigherOrderOpError":
+            raise NotImplementedError(
+                "torch.cond and its like compile their functions, which does not see derivatives "
+                "of the argument of a function that jetfold differentiates; write Python's if, or "
+                "torch.where"
+            ) from error
+        if "TorchScript interpreter" in str(error):
+            raise NotImplementedError(
+                "a function made by torch.jit.script met the argument of a function that jetfold "
+                "differentiates, and does not see its derivatives; call the function that was "
+                "scripted itself"
+            ) from error
+        if not private.refused(error, Jet, overload.UnseenError):
             raise
         report(f"a function that calls torch.func transforms ({type(error).__name__}: {error})")
-    return general(jets[0].level, function, tuple(jets), {})
+    with modes.seen():
+        return general(jets[0].level, function, tuple(jets), {})
 
 
 def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
@@ -197,6 +334,20 @@ def weighted_indices(rng: Any, ends: Any, shape: Sequence[int], like: Any) -> An
 # ------------------------------------------------------------------ for the nested baseline
 
 
+def call(function: Callable[..., Any], points: Sequence[Any]) -> Any:
+    """The function of tensors; what it computes under no_grad is constant, in forward mode too."""
+    if torch.compiler.is_compiling():
+        _refuse_constants()
+        return function(*points)
+    with modes.seen():
+        return function(*points)
+
+
+@torch.compiler.assume_constant_result
+def _refuse_constants() -> None:
+    dynamo_private.operators_are_methods(Jet, modes.refuse, inner.HANDLERS, fresh.is_made)
+
+
 def vmap(func: Callable[[Any], Any], over: Any) -> Any:
     """func over a leading axis."""
     return torch.func.vmap(func, randomness="same")(over)
@@ -205,6 +356,11 @@ def vmap(func: Callable[[Any], Any], over: Any) -> Any:
 def jvp(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
     """The derivative along a tangent that is broadcast to the point."""
     return torch.func.jvp(func, (point,), (tangent.expand(point.shape),))[1]
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether a tensor holds real or complex numbers."""
+    return bool(x.is_floating_point() or x.is_complex())
 
 
 def is_scalar(func: Callable[[Any], Any], point: Any, points: int) -> bool:

@@ -18,8 +18,10 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from .. import warn
 from ..core.jet import Jet
-from . import private
-from .general import general, is_inexact, random_state, set_random_state
+from . import modes, private
+from .general import general, is_inexact
+from .randomness import random_state, set_random_state
+from .reverse import tracked_results
 
 Flat = Callable[..., tuple[Any, ...]]
 """A function of tensors to tensors."""
@@ -32,9 +34,15 @@ def apply(
     cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any], original: Callable[..., Any]
 ) -> Any:
     """cls.apply(*args), of arguments of which some may be jets; original is PyTorch's."""
+    if frozen := modes.frozen_at(0):
+        args, kwargs = modes.settled(frozen, args), modes.settled(frozen, kwargs)
     jets = _jets((args, kwargs))
     if not jets:
-        result = original(*args, **kwargs)
+        modes.lift()  # so that jets are seen, which a checkpoint computes under no_grad
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            modes.lower()
         if _jets(result):
             raise NotImplementedError(_hidden(cls))
         return result
@@ -48,7 +56,8 @@ def apply(
     warn.report(f"the autograd.Function {cls.__name__}")
 
     def func(*args: Any, **kwargs: Any) -> Any:
-        inputs = [x for x in args if isinstance(x, torch.Tensor) and not x.is_inference()]
+        tensors = [x for x in args if isinstance(x, torch.Tensor) and not isinstance(x, Jet)]
+        inputs = [x for x in tensors if not x.is_inference()]
         versions = [x._version for x in inputs]
         result = cls.apply(*args, **kwargs)
         if [x._version for x in inputs] != versions:
@@ -60,7 +69,33 @@ def apply(
 
     level = max([jet.level for jet in jets])
     rule = partial(_directional, own=own, first=first, push=push)
-    return general(level, func, args, kwargs, directional=rule)
+    return tracked_results(level, general(level, func, args, kwargs, directional=rule))
+
+
+def apply_custom(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operation of torch.library.custom_op: its register_autograd counts, as such a backward.
+
+    Raises:
+        NotImplementedError: it has none, or a transform of torch.func is running, in which PyTorch
+            does not differentiate such operations at all.
+    """
+    if private.inside_transform():
+        raise NotImplementedError(
+            f"{func} is an operation of torch.library, which PyTorch does not differentiate inside "
+            "of torch.func's transforms; call the operator with batch_dims= in place of vmap, or "
+            "write it as a torch.autograd.Function with setup_context"
+        )
+    own: list[Any] = []
+    push = partial(_by_autograd, own)
+    rule = partial(_directional, own=own, first=push, push=push)
+    warn.report(f"the operation {func}")
+    try:
+        return general(level, func, args, kwargs, directional=rule)
+    except RuntimeError as error:
+        raise NotImplementedError(
+            f"{func} cannot be differentiated ({error}); give it a derivative by "
+            "register_autograd, in operations that PyTorch differentiates"
+        ) from error
 
 
 def _jets(tree: Any) -> list[Any]:

@@ -16,9 +16,11 @@ from ..core.algebra import monomials
 from ..core.general import blocks
 from ..core.jet import Jet
 from . import arrays as XP
+from . import fresh
 from .arguments import full, is_jet
 from .lifts import is_tensor
 from .private import is_wrapped, tree_flatten, tree_unflatten
+from .randomness import random_state, set_random_state
 from .table import NAMES, NESTED_WRONGLY, UNDIFFERENTIABLE
 
 
@@ -42,6 +44,9 @@ def general(
     over some functions that it cannot differentiate as if they were constant.
     directional: of func, its inputs and tangents, in place of nested torch.func.jvp.
     """
+    if fresh.is_on():
+        with fresh.off():
+            return general(level, func, args, kwargs, strict, directional)
     leaves, spec = tree_flatten((args, kwargs))
     # Jets of outer transforms are inputs too: torch.func must not meet them inside of func.
     positions = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
@@ -60,7 +65,8 @@ def general(
         shape[:] = [out, out_spec, varying]
         return tuple(leaf for leaf, varies in zip(out, varying, strict=True) if varies)
 
-    primals = tuple(x.primal if is_jet(level, x) else x for x in inputs)
+    # Some derivatives write in place, which an expanded tensor does not allow.
+    primals = tuple(_apart(x.primal) if is_jet(level, x) else x for x in inputs)
     before = random_state(primals)
     values = flat(*primals)
     after = random_state(primals)
@@ -82,6 +88,11 @@ def general(
             results[n] = like.like(values[index], found[index])
             index += 1
     return tree_unflatten(results, out_spec)
+
+
+def _apart(x: Any) -> Any:
+    """A tensor whose entries do not share memory."""
+    return x.contiguous() if x.layout == torch.strided else x
 
 
 def _evaluated(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -116,19 +127,69 @@ def _directional(
     def derivative(*arrays: Any) -> tuple[Any, ...]:
         points = arrays[:count]
         slots = [arrays[count * (s + 1) : count * (s + 2)] for s in range(order)]
+        flat = [t for slot in slots for t in slot]
 
-        def one(*flat: Any) -> tuple[Any, ...]:
-            g = func
-            for s in range(order):
-                g = _pushforward(g, flat[count * s : count * (s + 1)], strict and s == 0)
-            return g(*points)
+        def along(push: Push) -> Callable[..., Any]:
+            def one(*flat: Any) -> Any:
+                g = func
+                for s in range(order):
+                    g = push(g, flat[count * s : count * (s + 1)], strict and s == 0)
+                return g(*points)
 
-        return torch.func.vmap(one, randomness="same")(*[t for slot in slots for t in slot])
+            return one
+
+        return _first_that_works(along, flat)
 
     outer = [x.level for x in arrays if isinstance(x, Jet)]
     if outer:
         return general(max(outer), derivative, tuple(arrays), {})
     return derivative(*arrays)
+
+
+Push = Callable[[Callable[..., Any], Any, bool], Callable[..., Any]]
+"""From g, tangents v and `strict` to x ↦ Dg(x)[v]."""
+
+
+def _first_that_works(along: Callable[[Push], Callable[..., Any]], tangents: Sequence[Any]) -> Any:
+    """Forward mode mapped over the rows; else row by row; else the transpose of reverse mode.
+
+    Some operations have no rule for vmap, some no forward derivative but a reverse one.
+    """
+    vmap = torch.func.vmap
+
+    def in_turn(one: Callable[..., Any]) -> Callable[..., Any]:
+        def rows(*stacked: Any) -> Any:
+            found = [one(*row) for row in zip(*(t.unbind(0) for t in stacked), strict=True)]
+            return tuple(torch.stack(column) for column in zip(*found, strict=True))
+
+        return rows
+
+    mapped = vmap(along(_pushforward), randomness="same")
+    if torch.compiler.is_compiling():
+        return mapped(*tangents)
+    reverse = along(_pullback)
+    ways = (
+        mapped,
+        in_turn(along(_pushforward)),
+        vmap(reverse, randomness="same"),
+        in_turn(reverse),
+    )
+    state = random_state(tangents)
+    for way in ways:
+        set_random_state(state)
+        try:
+            return way(*tangents)
+        except (NotImplementedError, RuntimeError) as error:
+            last = error
+    raise NotImplementedError(
+        f"PyTorch does not differentiate an operation, or not so often ({_first_line(last)}), and "
+        "jetfold has no rule for it; write it with other operations, or apply it to x.detach() if "
+        "its value alone is meant"
+    ) from last
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].partition(". ")[0]
 
 
 def _pushforward(
@@ -146,6 +207,20 @@ def _pushforward(
     return pushed
 
 
+def _pullback(
+    func: Callable[..., Any], tangents: tuple[Any, ...], strict: bool
+) -> Callable[..., Any]:
+    """The derivative as the transpose of its transpose, which is linear in the cotangents."""
+
+    def pushed(*points: Any) -> Any:
+        values, pull = torch.func.vjp(func, *points)
+        zeros = tuple(torch.zeros_like(y) for y in values)
+        transpose = torch.func.vjp(pull, zeros)[1]
+        return transpose(tuple(tangents))[0]
+
+    return pushed
+
+
 class IndependentError(Exception):
     """An output of a function does not depend on its inputs, as far as PyTorch knows."""
 
@@ -157,9 +232,11 @@ class Substitutes(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
+        if func in SUBSTITUTES:
+            return SUBSTITUTES[func](*args, **(kwargs or {}))
         if name in UNDIFFERENTIABLE and any(map(is_wrapped, args)):
             raise NotImplementedError(wrong_in_torch(name))
-        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def wrong_in_torch(name: str) -> str:
@@ -173,22 +250,3 @@ def wrong_in_torch(name: str) -> str:
 SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {
     function: NESTED_WRONGLY[key] for function, key in NAMES.items() if key in NESTED_WRONGLY
 }
-
-
-# ------------------------------------------------------------------ random operations
-
-# func runs once for its value and once per order; all must draw the same numbers.
-
-
-def random_state(primals: Sequence[Any]) -> Any:
-    if torch.compiler.is_compiling():
-        return None
-    devices = {x.device for x in primals if x.device.type == "cuda"}
-    return torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in devices]
-
-
-def set_random_state(state: Any) -> None:
-    if state is not None:
-        torch.set_rng_state(state[0])
-        for device, of_device in state[1]:
-            torch.cuda.set_rng_state(of_device, device)

@@ -101,7 +101,18 @@ def diagonal_past(block: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> 
 
 def unfold_past(block: Any, dimension: int, size: int, step: int) -> Any:
     """Tensor.unfold."""
+    if block.ndim == 1:  # of a scalar, which has one entry along any axis
+        return block.unsqueeze(-1)[:, :size]
     return block.unfold(dimension + 1 if dimension >= 0 else dimension, size, step)
+
+
+def as_strided_past(
+    block: Any, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Any:
+    """as_strided of a tensor that lies in memory as its entries are counted."""
+    entries = torch.arange(block[0].numel(), device=block.device)
+    places = entries.as_strided(tuple(size), tuple(stride), storage_offset or 0)
+    return block.reshape(block.shape[0], -1)[:, places]
 
 
 def pad_past(block: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:

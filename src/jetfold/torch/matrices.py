@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..core import matrices
+from ..core import matrices, towers
 from . import arrays as XP
 from .arguments import elements, first_jet, full, named, second
 from .decompositions.products import SignLogabsdet
-from .rules import Function, Rule
+from .rules import Function, Rule, apply_tower
 
 # ------------------------------------------------------------------ systems
 
@@ -97,6 +97,8 @@ class Det(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
         n = jet.primal.shape[-1]
+        if n == 0:  # det = 1
+            return jet.like(torch.linalg.det(jet.primal), [None] * jet.algebra.order)
         if n in (1, 2, 3):
             return _cofactors([[jet[..., i, j] for j in range(n)] for i in range(n)])
         zero = torch.zeros_like(jet.primal[..., 0, 0])
@@ -175,6 +177,96 @@ class Eigh(Rule):
         v, w = matrices.eigh(jet.algebra, v0, w0, [None, *full(jet)], XP)
         values = jet.like(w0, w[1:])
         return Eigen(values, jet.like(v0, v[1:])) if self.vectors else values
+
+
+def _completed(vectors: Any, value: Any) -> Any:
+    """With the columns that nothing determines: they have no derivatives, and so are not finite."""
+    missing = value.shape[-1] - vectors.shape[-1]
+    blocks = [
+        None if b is None else F.pad(b, (0, missing), value=torch.nan) for b in vectors.blocks
+    ]
+    return vectors.like(value, blocks) if missing else vectors
+
+
+class FactorsSVD(NamedTuple):
+    """What torch.linalg.svd returns."""
+
+    U: Any
+    S: Any
+    Vh: Any
+
+
+@dataclass(frozen=True)
+class SVD(Rule):
+    """Singular values and vectors.
+
+    Attributes:
+        vectors: whether they are asked for.
+    """
+
+    vectors: bool
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        given, _, options = named(("A", "full_matrices"), args, kwargs)
+        jet = given["A"] if "A" in given else args[0]
+        n, k = jet.primal.shape[-2:]
+        if n < k:
+            v, s, uh = self._tall(jet.mH, options)
+            found = FactorsSVD(uh.mH, s, v.mH)
+        else:
+            found = self._tall(jet, options)
+        if not self.vectors:
+            return found.S
+        if n == k or not given.get("full_matrices", True):
+            return found
+        u0, _, vh0 = torch.linalg.svd(jet.primal, full_matrices=True, **options)
+        return FactorsSVD(_completed(found.U, u0), found.S, _completed(found.Vh.mH, vh0.mH).mH)
+
+    def _tall(self, jet: Any, options: Any) -> FactorsSVD:
+        """AᴴA = V diag(s²) Vᴴ with the V and s of the value, and U = A V/s.
+
+        Equal singular values have no derivatives, nor has one that is zero: they are not finite.
+        """
+        u0, s0, vh0 = torch.linalg.svd(jet.primal, full_matrices=False, **options)
+        gram = jet.mH @ jet
+        v, w = matrices.eigh(jet.algebra, vh0.mH, s0 * s0, [None, *full(gram)], XP)
+        s = apply_tower(jet.like(w[0], w[1:]), s0, towers.sqrt)
+        v = jet.like(vh0.mH, v[1:])
+        u = (jet @ v) / s.unsqueeze(-2) if self.vectors else jet
+        return FactorsSVD(jet.like(u0, u.blocks), s, v.mH)
+
+
+@dataclass(frozen=True)
+class Eig(Rule):
+    """Eigenvalues and eigenvectors of any matrix, the vectors of length one.
+
+    Attributes:
+        vectors: whether they are asked for.
+    """
+
+    vectors: bool
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        w0, v0 = torch.linalg.eig(jet.primal)
+        a = [None, *(None if b is None else b.to(w0.dtype) for b in full(jet))]
+        v, w = matrices.eig(jet.algebra, v0, w0, torch.linalg.inv(v0), a, XP)
+        values = jet.like(w0, w[1:])
+        if not self.vectors:
+            return values
+        vectors = jet.like(v0, v[1:])
+        return Eigen(values, vectors / torch.linalg.vector_norm(vectors, dim=-2, keepdim=True))
+
+
+@dataclass(frozen=True)
+class MatrixExp(Rule):
+    """The exponential of a matrix."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        jet = args[0]
+        a = [jet.primal, *full(jet)]
+        y = matrices.analytic(jet.algebra, a, torch.linalg.matrix_exp, XP)
+        return jet.like(y[0], y[1:])
 
 
 class FactorsLU(NamedTuple):

@@ -7,50 +7,79 @@ The function of the user runs as it is. Whatever PyTorch function meets a jet is
 from __future__ import annotations
 
 import operator
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import sys
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from .. import warn
 from ..core import jet as core
 from ..core.arrays import Block
-from . import functions, private
+from . import dynamo_private, fresh, functions, inner, modes, private
 from .arguments import values
+from .fresh import WRITABLE, PlainWriteError
 from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
+from .private import without_memory
+from .reverse import tracked_results
 from .rules import Rule
-from .table import NAMES, NESTED_WRONGLY, READ_ONLY, RULES, UNDIFFERENTIABLE, VIEWS, words
+from .table import (
+    NAMES,
+    NESTED_WRONGLY,
+    READ_ONLY,
+    RULES,
+    UNDIFFERENTIABLE,
+    VIEWS,
+    is_custom,
+    key_of_operation,
+    words,
+)
 
 # ------------------------------------------------------------------ levels
 
-_state = threading.local()
-
 
 @torch.compiler.assume_constant_result
-def _enter(tracing: bool) -> int:
+def _enter(tracing: bool, batched: bool) -> int:
     if tracing:
-        private.operators_are_methods(Jet)
-    _state.depth = getattr(_state, "depth", 0) + 1
-    return _state.depth
+        dynamo_private.operators_are_methods(Jet, modes.switch, inner.HANDLERS, fresh.is_made)
+    return modes.begin(batched)
 
 
 @torch.compiler.assume_constant_result
-def _leave() -> int:
-    _state.depth -= 1
-    return _state.depth
+def _leave() -> None:
+    modes.end()
 
 
 class NewLevel:
     """`with NewLevel() as level`: a level above those of all transforms that are running."""
 
+    def __init__(self, batch_dims: int = 0) -> None:
+        self.batch_dims = batch_dims
+
     def __enter__(self) -> int:
-        return _enter(torch.compiler.is_compiling())
+        tracing = torch.compiler.is_compiling()
+        return _enter(tracing, True) if self.batch_dims else _enter(tracing, False)
 
     def __exit__(self, *_: object) -> None:
         _leave()
+
+
+_lift = torch.compiler.assume_constant_result(modes.lift)
+_lower = torch.compiler.assume_constant_result(modes.lower)
+
+
+class Recording:
+    """Within it jets have derivatives, whatever grad mode says."""
+
+    def __enter__(self) -> None:
+        _lift()
+
+    def __exit__(self, *_: object) -> None:
+        _lower()
 
 
 report = torch.compiler.assume_constant_result(warn.report)
@@ -68,7 +97,10 @@ def dispatch(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
 
 def lines(func: Callable[..., Any]) -> tuple[str | None, str | None]:
     """The lines of a function in the table and among the in-place functions."""
-    return NAMES.get(func), IN_PLACE.get(func)
+    key, in_place = NAMES.get(func), IN_PLACE.get(func)
+    if key is None and in_place is None:
+        key = key_of_operation(func)
+    return key, in_place
 
 
 _lines = torch.compiler.assume_constant_result(lines)
@@ -82,16 +114,35 @@ def run_rule(
     kwargs: dict[str, Any],
 ) -> Any:
     """Run a function whose lines in the table and among the in-place functions are known."""
+    if WRITABLE[0] and fresh.is_on():
+        return _writable(func, key, in_place, args, kwargs)
     if kwargs:
         args, kwargs = _normalised(args, kwargs)
     level = highest_level(args, kwargs)
+    if torch.compiler.is_compiling():
+        frozen = _frozen(True) if modes.frozen_now else _frozen(False)  # Dynamo guards branches
+    else:
+        frozen = modes.frozen_at(level)
+    if frozen:
+        if modes.is_constant(frozen, args[0]) and (in_place is not None or kwargs.get("inplace")):
+            return _overwritten(
+                func, args[0], modes.settled(frozen, args), modes.settled(frozen, kwargs)
+            )
+        given, kwargs = modes.settled(frozen, args), modes.settled(frozen, kwargs)
+        if level <= frozen:
+            result = func(*given, **kwargs)
+            if key in VIEWS and isinstance(args[0], Jet) and isinstance(result, torch.Tensor):
+                return _shared(args[0], result)
+            return result
+        args = given
     if in_place is not None:
-        return _in_place(level, in_place, args, kwargs)
+        return tracked_results(level, _in_place(level, in_place, args, kwargs))
     if kwargs and kwargs.get("out") is not None:
-        raise TypeError(_plain_write("out="))
+        return _write_out(level, func, args, kwargs)
     result = NotImplemented if key is None else RULES[key](level, func, args, kwargs)
     if result is NotImplemented:
-        return _without_rule(level, func, args, kwargs)
+        return tracked_results(level, _without_rule(level, func, args, kwargs))
+    tracked_results(level, result)
     if kwargs and kwargs.get("inplace"):
         args[0]._assign(result)
         return args[0]
@@ -100,19 +151,68 @@ def run_rule(
     return result
 
 
+_frozen = torch.compiler.assume_constant_result(modes.frozen)
+
+
+def _overwritten(func: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An in-place operation where jets are constants: another value, the same derivatives."""
+    value = args[0].clone()
+    func(value, *args[1:], **kwargs)
+    if value.shape != target.shape or value.dtype != target.dtype:
+        raise RuntimeError(
+            f"{function_name(func)} would change the shape or the dtype of its target, which "
+            "jetfold cannot follow; use an operation that returns its result"
+        )
+    with Recording():
+        target._assign(_revalued(target, value))
+    return target
+
+
+def _revalued(x: Any, value: Any) -> Any:
+    """A jet, of any levels, with another value."""
+    return x.like(_revalued(x.primal, value), x.blocks) if isinstance(x, Jet) else value
+
+
+def _writable(func: Any, key: Any, in_place: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """run_rule, called by a function that writes into what it made."""
+    with fresh.off():
+        level = highest_level(args, kwargs)
+        result = NotImplemented
+        if in_place is None and "out" not in kwargs and not kwargs.get("inplace"):
+            result = fresh.plain(level, func, args, kwargs)
+        if result is NotImplemented:
+            result = run_rule(func, key, in_place, args, kwargs)
+    fresh.note(result)
+    return result
+
+
 def _scripted_wrongly(func: Any) -> bool:
     """Whether a scripted function contains what PyTorch nests wrongly; nothing can replace it."""
     graph = getattr(func, "inlined_graph", None)  # of torch.jit.ScriptFunction, and of methods
-    if graph is None:
-        return False
-    names = {"linalg_" + n[7:] if n[:7] == "linalg." else n for n in NESTED_WRONGLY}
-    return any(graph.findAllNodes(f"aten::{name}") for name in names | UNDIFFERENTIABLE)
+    return graph is not None and any(graph.findAllNodes(f"aten::{name}") for name in _WRONG_BELOW)
+
+
+_WRONG_BELOW = UNDIFFERENTIABLE | {
+    "linalg_" + n[7:] if n[:7] == "linalg." else n.rpartition(".")[2] for n in NESTED_WRONGLY
+}
+"""What PyTorch nests wrongly, by ATen's names."""
 
 
 def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func is private.custom_function_call:
         return functions.apply(args[0], args[1:], kwargs, partial(func, args[0]))
+    if is_custom(func):
+        return functions.apply_custom(level, func, args, kwargs)
     name = function_name(func)
+    if name == "__get__":
+        return _attribute(func.__self__.__name__, args[0])
+    if hasattr(func, "overloadpacket") and name in _WRONG_BELOW:
+        raise NotImplementedError(wrong_in_torch(name))
+    if name.endswith("_") != name.endswith("__") or private.writes(func):
+        raise NotImplementedError(
+            f"{func} writes into its arguments in a way that jetfold does not follow; use torch."
+            f"{name.rstrip('_')}, which returns its result"
+        )
     if name in UNDIFFERENTIABLE or _scripted_wrongly(func):
         raise NotImplementedError(wrong_in_torch(name))
     report(name)
@@ -123,6 +223,11 @@ def _without_rule(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str
             f"PyTorch has no derivative of {name} (or of one of its outputs), jetfold no "
             "rule for it; write it with other operations, or apply it to x.detach() if meant"
         ) from error
+
+
+def _attribute(name: str, jet: Any) -> Any:
+    """What PyTorch says of a tensor that no attribute of jets overrides."""
+    return None if name in ("grad", "_grad", "_base") else getattr(jet.primal, name)
 
 
 _FIRST = ("input", "self", "tensors", "tensor", "A")
@@ -158,7 +263,8 @@ def highest_level(args: Any, kwargs: dict[str, Any]) -> int:
 @torch.compiler.assume_constant_result
 def function_name(func: Any) -> str:
     """How messages call a PyTorch function."""
-    return getattr(func, "__name__", str(func))
+    packet = getattr(func, "overloadpacket", func)  # torch.ops.aten.tanh.default
+    return getattr(packet, "__name__", str(func))
 
 
 # ------------------------------------------------------------------ in-place operations
@@ -199,8 +305,9 @@ IN_PLACE = _in_place_functions()
 def _plain_write(what: str) -> str:
     return (
         f"{what} would write a jet into a plain tensor, which has no room for its derivatives. "
-        "Build the result with torch.stack, torch.cat or torch.where, or start from a tensor made "
-        "of the argument: torch.zeros_like(x), x.new_zeros(shape), x.clone()"
+        "Write into one that is made inside of the function, torch.zeros(shape) or weight.clone(), "
+        "or start from the argument, torch.zeros_like(x); or build the result with torch.stack, "
+        "torch.cat or torch.where"
     )
 
 
@@ -217,10 +324,8 @@ def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
     target = args[0]
     if not (isinstance(target, Jet) and target.level == level):
         if name.strip("_").removeprefix("i") in _OPERATORS:
-            # No TypeError: Python would take it for "then try out = out + jet", which leaves
-            # behind whatever else refers to the memory of out.
-            raise RuntimeError(_plain_write("out += jet, or another operator with =,"))
-        raise TypeError(_plain_write("out[i] = jet" if name == "__setitem__" else name))
+            name = "out += jet, or another operator with =,"
+        raise PlainWriteError(_plain_write("out[i] = jet" if name == "__setitem__" else name))
     if name == "__setitem__":
         result = write(target, args[1], args[2])
     elif name == "copy_" or (name == "fill_" and isinstance(args[1], Jet)):
@@ -236,6 +341,22 @@ def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
             f"{tuple(result.shape)}; use an operation that returns its result"
         )
     target._assign(_cast(result, target.dtype))
+    return target
+
+
+def _write_out(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """func(…, out=target) as target = func(…)."""
+    kwargs = dict(kwargs)
+    target = kwargs.pop("out")
+    if not (isinstance(target, Jet) and target.level == level):
+        raise PlainWriteError(_plain_write("out="))
+    result = func(*args, **kwargs)
+    if result.shape != target.shape:
+        raise RuntimeError(
+            f"out= of shape {tuple(target.shape)} cannot take a result of shape "
+            f"{tuple(result.shape)}; leave out= away"
+        )
+    target._assign(_cast(write(target, (), result), target.dtype))
     return target
 
 
@@ -331,6 +452,17 @@ class View(NamedTuple):
         return result if self.position is None else result[self.position]
 
 
+def _shared(jet: Any, alias: Any) -> Any:
+    """A plain tensor that shares memory with a jet, and what shares memory with it must not write
+    to as long as it is there, because writes to jets replace."""
+    if not torch.compiler.is_compiling():
+        while jet is not None:
+            seen = [alive for alive in jet._aliases or () if alive() is not None]
+            jet._aliases = [*seen, weakref.ref(alias)]
+            jet = jet._view and jet._view.base
+    return alias
+
+
 _MAY_COPY = frozenset(["reshape", "reshape_as", "flatten", "ravel"])
 
 
@@ -347,7 +479,7 @@ def _remember(
     for k, jet in enumerate(result if several else [result]):
         if isinstance(jet, Jet) and jet is not base:
             jet._view = View(base, key, func, rest, kwargs, k if several else None, strides)
-            jet._seen = base._version
+            jet._seen = base._writes
 
 
 # ------------------------------------------------------------------ the class
@@ -361,14 +493,11 @@ class Jet(core.Jet):
     to is made anew before it is used.
     """
 
-    __slots__ = ("_seen", "_version", "_view")
-    __array_ufunc__ = None  # numpy scalars on the left leave the operation to us
-
-    def __init__(self, algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> None:
-        super().__init__(algebra, level, primal, blocks)
-        self._view: Any = None
-        self._version = 0
-        self._seen = 0
+    _view: Any = None
+    _aliases: Any = None
+    _run: Any = None  # as long as a jet is there, its level is not taken again
+    _writes = 0
+    _seen = 0  # writes of the base
 
     @classmethod
     def __torch_function__(
@@ -381,19 +510,25 @@ class Jet(core.Jet):
         self._refresh()
         self._forget_copy()
         view = self._view
+        if any(alias() is not None for alias in self._aliases or ()):
+            raise RuntimeError(
+                "an in-place write to a tensor whose .detach() or .data (or a view of it made "
+                "under no_grad) is still there, and would not see it; write first, or clone() those"
+            )
         if view is not None and view.key in READ_ONLY:
             raise RuntimeError(
                 f"an in-place write to the result of {view.key} would write its base in a way that "
                 "jetfold cannot follow; clone() it first"
             )
         self.primal, self.blocks = other.primal, other.blocks
-        self._version += 1
+        self._writes += 1
         if view is not None:
             base = view.base
             places = torch.arange(base.numel(), device=base.device).reshape(base.shape)
-            entries = torch.reshape(self, (-1,))
-            base._assign(_scatter(base, view.of(places).reshape(-1), entries))
-            self._seen = base._version
+            with Recording():
+                entries = torch.reshape(self, (-1,))
+                base._assign(_scatter(base, view.of(places).reshape(-1), entries))
+            self._seen = base._writes
 
     def _refresh(self) -> None:
         """Make a view anew whose base was written to."""
@@ -401,13 +536,14 @@ class Jet(core.Jet):
             return
         base = self._view.base
         base._refresh()
-        if self._seen != base._version:
+        if self._seen != base._writes:
             self._forget_copy()
-        if self._view is not None and self._seen != base._version:
-            fresh = self._view.of(base)
-            self.primal, self.blocks = fresh.primal, fresh.blocks
-            self._seen = base._version
-            self._version += 1
+        if self._view is not None and self._seen != base._writes:
+            with Recording():
+                anew = self._view.of(base)
+            self.primal, self.blocks = anew.primal, anew.blocks
+            self._seen = base._writes
+            self._writes += 1
 
     def _forget_copy(self) -> None:
         """reshape gave a copy, if the strides of its base did not allow a view."""
@@ -417,6 +553,10 @@ class Jet(core.Jet):
                 self._view = view._replace(strides=None)
             else:
                 self._view = None
+
+    def like(self, primal: Any, blocks: Sequence[Block]) -> Any:
+        """Another jet of the same algebra and level."""
+        return make_jet(self.algebra, self.level, primal, blocks)
 
     # attributes of the value
     shape = property(lambda self: self.primal.shape)
@@ -438,9 +578,11 @@ class Jet(core.Jet):
     is_quantized = property(lambda self: self.primal.is_quantized)
     is_leaf = property(lambda self: False)
     itemsize = property(lambda self: self.primal.itemsize)
-    requires_grad = property(lambda self: self.primal.requires_grad)
+    requires_grad = property(
+        lambda self: self.primal.requires_grad, lambda self, wanted: self.requires_grad_(wanted)
+    )
     grad_fn = property(lambda self: self.primal.grad_fn)
-    data = property(lambda self: self.detach())
+    data = property(lambda self: self.detach(), lambda self, _: _refuse_data())
 
     # attributes that are operations
     real = property(lambda self: torch.real(self))
@@ -453,7 +595,7 @@ class Jet(core.Jet):
     def detach(self) -> Any:
         """The value alone, with no derivative at any level (as torch.Tensor.detach)."""
         self._refresh()
-        return self.primal.detach()
+        return _shared(self, self.primal.detach())
 
     def __len__(self) -> int:
         if self.primal.ndim == 0:
@@ -468,16 +610,48 @@ class Jet(core.Jet):
 
     def __bool__(self) -> bool:
         self._refresh()
+        if not torch.compiler.is_compiling():
+            modes.frozen_at(self.level)
         return bool(self.primal)
+
+    def __copy__(self) -> Any:
+        return torch.Tensor.view(self, self.shape)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return torch.clone(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "the argument of a function that jetfold differentiates cannot be pickled or saved "
+            "with its derivatives; save x.detach()"
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """numpy.sin(x), and numpy numbers and arrays on the left of an operator: PyTorch's."""
+        name = {"power": "pow"}.get(ufunc.__name__, ufunc.__name__)
+        function = getattr(torch, name, None)
+        if method != "__call__" or kwargs or function not in NAMES:
+            raise TypeError(
+                f"numpy.{ufunc.__name__} was called on the argument of a function that jetfold "
+                "differentiates, where it cannot keep the derivatives; use torch operations"
+            )
+        return function(*(x if isinstance(x, Jet) else _tensor(x, self) for x in inputs))
 
     def __hash__(self) -> int:
         return id(self)
 
     def __repr__(self) -> str:
         return f"Jet({self.primal!r}, {self.algebra!r})"
+
+
+def _tensor(x: Any, like: Any) -> Any:
+    """A number or an array of numpy beside a tensor; a number takes no part in its dtype."""
+    x = np.asarray(x)
+    return torch.as_tensor(x, device=like.device) if x.ndim else torch.as_tensor(x.item())
+
+
+def _refuse_data() -> None:
+    raise AttributeError("x.data = y would lose derivatives; write x = y, or x.copy_(y)")
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -506,5 +680,120 @@ def _install_methods() -> None:
 
 
 _install_methods()
+
+
+class TensorJet(Jet, torch.Tensor):
+    """A jet that is a torch.Tensor, also to code that asks.
+
+    As a tensor it has a shape, a dtype and a device, and no memory: all attributes and functions
+    are those of the jet. What does not pass `__torch_function__`, code in C++, finds no numbers.
+    """
+
+    __module__ = "torch"  # by which opt_einsum and others find the library of an array
+
+    @staticmethod
+    def __new__(cls, algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> Any:
+        return _new(cls, algebra, level, primal, blocks)
+
+    def __init__(self, *_: Any) -> None:  # also of subclasses, which take other arguments
+        pass
+
+    def like(self, primal: Any, blocks: Sequence[Block]) -> Any:
+        """Another jet of the same algebra and level."""
+        if torch.compiler.is_dynamo_compiling():
+            return Jet(self.algebra, self.level, primal, blocks)
+        # As _new does, in the one function of which a jet is made for every operation.
+        jet = without_memory(type(self), primal.shape, dtype=primal.dtype, device=primal.device)
+        jet.algebra = self.algebra
+        jet.level = self.level
+        jet.primal = primal
+        jet.blocks = tuple(blocks)
+        jet._run = self._run
+        return jet
+
+    def as_subclass(self, cls: Any) -> Any:
+        """The same memory with the methods of a subclass of torch.Tensor."""
+        self._refresh()
+        jet = _new(_jets_of(cls), self.algebra, self.level, self.primal, self.blocks)
+        jet._view = View(self, "view", torch.Tensor.view, (self.shape,), {}, None, None)
+        jet._seen = self._writes
+        return jet
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.alias.default:  # torch.Tensor(x), or a subclass of it
+            return args[0].as_subclass(private.class_to_make(sys._getframe(1)))
+        kwargs = kwargs or {}
+        jets = [x for x in private.tree_leaves((args, kwargs)) if isinstance(x, Jet)]
+        if all(fresh.is_constant(jet) and not _is_watched(jet.primal) for jet in jets):
+            args, kwargs = private.tree_map(_value, (tuple(args), kwargs))
+            return func(*args, **kwargs)
+        raise UnseenError(
+            f"{function_name(func)} met the argument of a function that jetfold differentiates in "
+            "code that is not Python's, where it cannot keep the derivatives; "
+            f"{_HINTS.get(func, _HINTS[None])}"
+        )
+
+
+def _is_watched(x: Any) -> bool:
+    """Whether PyTorch differentiates by a tensor, which it does not see below Python."""
+    return isinstance(x, Jet) or x.requires_grad or private.inside_transform()
+
+
+def _value(x: Any) -> Any:
+    return x.primal if isinstance(x, Jet) else x
+
+
+_HINTS = {
+    None: "write it with functions of torch, or pass it x.detach() if the value alone is meant",
+    torch.ops.aten._local_scalar_dense.default: "a Python number has none: write torch.stack([x, "
+    "y]) in the place of torch.tensor([x, y]), x.expand(n) in the place of torch.full((n,), x)",
+    torch.ops.aten._to_copy.default: "write x.to(dtype) in the place of torch.as_tensor(x, dtype)",
+    torch.ops.aten.detach.default: "a copy of numbers has none: write x.clone() in the place of "
+    "torch.tensor(x)",
+}
+
+
+class UnseenError(TypeError):
+    """Code below Python met a jet."""
+
+
+def _new(kind: Any, algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> Any:
+    jet = without_memory(kind, primal.shape, dtype=primal.dtype, device=primal.device)
+    jet.algebra = algebra
+    jet.level = level
+    jet.primal = primal
+    jet.blocks = tuple(blocks)
+    jet._run = modes.runs.get(level)
+    return jet
+
+
+@cache
+def _jets_of(cls: Hashable) -> Any:
+    """The class of the jets that have the methods of a subclass of torch.Tensor.
+
+    Its methods come first, and find by `super()` those of jets where they expect torch.Tensor's.
+    """
+    kind: Any = cls
+    if kind is torch.Tensor or issubclass(kind, Jet):
+        return TensorJet
+    return type(kind)(kind.__name__, (kind, TensorJet), {"__module__": kind.__module__})
+
+
+def make_jet(algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> Jet:
+    """A jet that the user's function takes for a tensor; Dynamo can make no subclasses of it."""
+    if torch.compiler.is_dynamo_compiling():
+        return Jet(algebra, level, primal, blocks)
+    kind: Any = type(primal)
+    if kind is torch.Tensor or isinstance(primal, (Jet, torch.nn.Parameter)):
+        return _new(TensorJet, algebra, level, primal, blocks)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # not Python's alone
+        return _new(TensorJet, algebra, level, primal, blocks)
+    jet = _new(_jets_of(kind), algebra, level, primal.as_subclass(torch.Tensor), blocks)
+    vars(jet).update(vars(primal))
+    return jet
+
 
 __all__ = ["Jet", "NewLevel", "Rule", "dispatch", "report"]

@@ -1,38 +1,56 @@
 """All that jetfold uses of PyTorch beyond its documented interface, with the reason for each.
 
-Held against PyTorch 2.11 to 2.13. Each entry says what fails where PyTorch takes it away.
+Held against PyTorch 2.11 to 2.15. Each entry says what fails where PyTorch takes it away.
 """
 
 from __future__ import annotations
 
-import operator
-import sys
-import threading
+import traceback
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch._C._functorch import (
+    TransformType,
+    get_interpreter_stack,
+    is_functorch_wrapped_tensor,
+    peek_interpreter_stack,
+)
+from torch._functorch import apis, eager_transforms
 from torch._functorch.autograd_function import custom_function_call
-from torch.autograd.function import _SingleLevelFunction
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.utils._pytree import (
+    _broadcast_to_and_flatten as broadcast_to_tree,
+)
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
     "BUILT_IN",
     "LISTS",
+    "OPERATIONS",
+    "ORIGINALS",
+    "TRANSFORMS",
+    "Switch",
+    "become",
+    "broadcast_to_tree",
+    "class_to_make",
     "custom_function_call",
-    "functions_through",
+    "forward_mode",
+    "in_backward",
+    "inside_grad",
     "inside_transform",
+    "is_new_parameter",
     "is_wrapped",
-    "operators_are_methods",
     "refused",
     "refused_hooks",
     "tree_flatten",
     "tree_leaves",
     "tree_map",
     "tree_unflatten",
+    "without_memory",
+    "writes",
 ]
 # Pytrees as torch.func and torch.compile know them: `torch.utils._pytree` has no public name.
 
@@ -44,6 +62,58 @@ Without them those functions have no rule and go the general way, and say so: ()
 
 LISTS = (torch._VF,)
 """What torch.meshgrid, torch.atleast_1d, … call when they are given one list; likewise."""
+
+
+OPERATIONS = (OpOverload, OpOverloadPacket)
+"""What stands in torch.ops; its text is "namespace.name", "namespace.name.overload".
+
+Without them torch.ops.aten.sin(x) goes the general way, and those of torch.library are refused.
+"""
+
+
+without_memory = torch.Tensor._make_wrapper_subclass
+"""A tensor of a subclass with a shape, a dtype and a device alone.
+
+Without it jets are no tensors, and code that asks for one refuses them.
+"""
+
+
+def writes(func: Any) -> bool:
+    """Whether an operation of ATen writes into its arguments.
+
+    Without it such an operation, called from C++, would be taken for one that does not.
+    """
+    return hasattr(func, "overloadpacket") and func._schema.is_mutable
+
+
+def class_to_make(frame: types.FrameType) -> Any:
+    """The class of which `super().__new__(cls, x)`, called in a frame, makes a tensor.
+
+    torch.Tensor's copies x and asks for an object of that class, and tells nobody which. Without it
+    such an object cannot be made of a jet, and PyTorch says so.
+    """
+    code = frame.f_code
+    if code.co_name != "__new__" or not code.co_argcount:
+        return torch.Tensor
+    return frame.f_locals[code.co_varnames[0]]
+
+
+def is_new_parameter(error: BaseException) -> bool:
+    """Whether the error is that torch.nn.Parameter(x) does not take such a tensor.
+
+    It is a RuntimeError about the class alone; should the module move, it reaches the user.
+    """
+    return any(f.f_globals.get("__name__") == "torch.nn.parameter" for f in _frames(error)[-1:])
+
+
+def become(old: Any, new: Any) -> None:
+    """Make one tensor object another tensor, also where something else holds it.
+
+    As `torch.utils.swap_tensors` does, whose checks must not be functions of jets. Where PyTorch
+    refuses, it stays what it was; without the switch it always would.
+    """
+    with torch._C.DisableTorchFunctionSubclass(), suppress(RuntimeError):
+        torch.utils.swap_tensors(old, new.view(new.shape))
 
 
 # ------------------------------------------------------------------ torch.func
@@ -67,19 +137,25 @@ def inside_transform() -> bool:
     return peek_interpreter_stack() is not None
 
 
-def refused(error: BaseException, kind: type) -> bool:
-    """Whether code of torch.func raised the error while it held an object of this kind.
+def inside_grad() -> bool:
+    """Whether a transform of torch.func that differentiates is running.
 
-    Its transforms take tensors alone. The exceptions have no type of their own; where one was
-    raised tells it from those of the user. Should the modules move, that error reaches the user.
+    Without it nobody is told that torch.func.functional_call does not reach a coefficient.
     """
-    frame = _raised_in(error)
+    kinds = (TransformType.Grad, TransformType.Jvp)
+    return any(interpreter.key() in kinds for interpreter in get_interpreter_stack() or ())
+
+
+def refused(error: BaseException, kind: type, unseen: type[BaseException]) -> bool:
+    """Whether code of torch.func that jets do not pass met an object of this kind.
+
+    The exceptions have no type of their own; that they were raised there tells them from those of
+    the user. Should the modules move, that error reaches the user. (`unseen` is raised by jets.)
+    """
     modules = ("torch._functorch", "torch.nn.utils._named_member_accessor")
-    return (
-        frame is not None
-        and frame.f_globals.get("__name__", "").startswith(modules)
-        and any(isinstance(x, kind) for x in tree_leaves(list(frame.f_locals.values())))
-    )
+    frames = _frames(error) if isinstance(error, unseen) else _frames(error)[-1:]
+    frames = [f for f in frames if f.f_globals.get("__name__", "").startswith(modules)]
+    return any(isinstance(x, kind) for f in frames for x in tree_leaves(list(f.f_locals.values())))
 
 
 def refused_hooks(error: BaseException) -> bool:
@@ -88,142 +164,59 @@ def refused_hooks(error: BaseException) -> bool:
     A checkpoint sets such hooks, and cannot know beforehand what the function will call. It is a
     RuntimeError like many; should torch.autograd.graph raise it elsewhere, it reaches the user.
     """
-    frame = _raised_in(error)
-    return frame is not None and frame.f_code.co_name == "disable_saved_tensors_hooks"
+    return any(f.f_code.co_name == "disable_saved_tensors_hooks" for f in _frames(error)[-1:])
 
 
-def _raised_in(error: BaseException) -> types.FrameType | None:
-    """The frame in which an error was raised."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return None if traceback is None else traceback.tb_frame
+def _frames(error: BaseException) -> list[types.FrameType]:
+    """From where an error was caught to where it was raised."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
-# ------------------------------------------------------------------ torch.autograd.Function
+# ------------------------------------------------------------------ transforms inside
 
-# `custom_function_call` is what `Function.apply` calls inside of a transform of torch.func, and
-# jets meet it by `__torch_function__`. Outside of one nothing asks its arguments:
+TRANSFORMS = {
+    "vmap_impl": apis,
+    "_jvp_with_argnums": eager_transforms,
+    "_vjp_with_argnums": eager_transforms,
+    "grad_and_value_impl": eager_transforms,
+    "_make_grads": torch.autograd,
+    "_engine_run_backward": torch.autograd,
+    "_grad_preprocess": torch.autograd.functional,
+    "_grad_postprocess": torch.autograd.functional,
+    "_jacfwd": torch.autograd.functional,
+}
+"""What vmap, jvp, vjp and grad of torch.func come down to, torch.autograd.grad of tensors, what
+torch.autograd.functional does with arguments and results, and torch.func.functional_call.
 
-_running = [0]  # in all threads
-_undo: list[Callable[[], None]] = []  # when the last one ends
-_lock = threading.Lock()
+Each is looked up in its module when it is called, also by transforms that were made before, and by
+jacfwd, jacrev and hessian. Without them those transforms refuse jets, as no tensors.
+"""
+
+ORIGINALS: dict[str, Callable[..., Any]] = {}
+"""Those of them that are replaced now (`watching_private`)."""
 
 
-@contextmanager
-def functions_through(handler: Callable[..., Any], cls: type) -> Iterator[None]:
-    """Within it, `F.apply(*args)` of a Function is `handler(F, args, kwargs, original)`.
+# ------------------------------------------------------------------ grad modes
 
-    Without it the code of a Function would run on jets, and its own derivative would not count.
-    `Function.apply` goes on to `super().apply` of `_C._FunctionBase`; the class that stands between
-    the two gets an `apply` for as long as jets run, in any thread. Replacing `Function.apply` would
-    miss `cube = Cube.apply`, which was looked up before. Compiled functions that meet a jet (of
-    class cls) refuse.
+
+def in_backward() -> bool:
+    """Whether this thread runs a backward pass.
+
+    A checkpoint calls its function again there, with jets of a transform that is over. Without it
+    that is refused as a use of jets that were kept.
     """
-
-    def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return handler(function, args, kwargs, super(_SingleLevelFunction, function).apply)
-
-    with _lock:
-        _running[0] += 1
-        if _running[0] == 1:
-            _SingleLevelFunction.apply = classmethod(apply)
-        if "torch._dynamo" in sys.modules:  # importing it takes seconds
-            _undo.append(_refuse_functions(cls))
-    try:
-        yield
-    finally:
-        with _lock:
-            _running[0] -= 1
-            if _running[0] == 0:
-                del _SingleLevelFunction.apply
-                while _undo:
-                    _undo.pop()()
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
-# ------------------------------------------------------------------ torch.compile
+def forward_mode(mode: bool) -> Callable[[], None]:
+    """Switch forward mode on or off; returns what puts it back.
 
-_NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
-LEFT = {getattr(operator, name): f"__{name}__" for name in _NAMES}
-LEFT |= {getattr(operator, f"i{name}"): f"__i{name}__" for name in _NAMES}
-LEFT |= {getattr(operator, name): f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne")}
-RIGHT = {getattr(operator, name): f"__r{name}__" for name in _NAMES}
-
-
-def operators_are_methods(cls: type) -> None:
-    """Have Dynamo call the operators of a class as its methods, until this compilation ends.
-
-    As Python does. Dynamo takes an operator between an object with `__torch_function__` and a
-    tensor for the tensor's: it evaluates `jet @ tensor` as `tensor @ jet`, and `jet += tensor` as
-    `jet = tensor + jet`, which no view of the jet sees; `jet @ jet` it does not know. It asks
-    neither methods of the class nor polyfills first (`BuiltinVariable._handle_insert_op_in_graph`),
-    so the function that it calls for operators is replaced for as long as it traces jets.
+    torch.no_grad() leaves it alone. Without it f would have other derivatives in forward mode.
     """
-    from torch._dynamo.callback import callback_handler
-    from torch._dynamo.variables.builtin import BuiltinVariable
-    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
-
-    original = BuiltinVariable.call_function
-    if getattr(original, "of", None) is cls:
-        return
-
-    def belongs(variable: Any) -> bool:
-        return isinstance(variable, UserDefinedObjectVariable) and issubclass(
-            variable.python_type(), cls
-        )
-
-    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-        if len(args) == 2 and not kwargs:
-            if self.fn in LEFT and belongs(args[0]):
-                return args[0].call_method(tx, LEFT[self.fn], [args[1]], {})
-            if self.fn in RIGHT and belongs(args[1]):
-                return args[1].call_method(tx, RIGHT[self.fn], [args[0]], {})
-        return original(self, tx, args, kwargs)
-
-    def restore(_: Any) -> None:
-        if BuiltinVariable.call_function is call_function:
-            BuiltinVariable.call_function = original
-        allow_functions()
-        # A list of its own: PyTorch is walking through this one.
-        callbacks = callback_handler.end_callbacks
-        callback_handler.end_callbacks = [c for c in callbacks if c is not restore]
-
-    allow_functions = _refuse_functions(cls)
-    call_function.of = cls  # type: ignore[attr-defined]
-    BuiltinVariable.call_function = call_function
-    callback_handler.register_end_callback(restore)
+    before = torch._C._is_fwd_grad_enabled()
+    torch._C._set_fwd_grad_enabled(mode)
+    return lambda: torch._C._set_fwd_grad_enabled(before)
 
 
-def _refuse_functions(cls: type) -> Callable[[], None]:
-    """Have Dynamo refuse a torch.autograd.Function of objects of a class; returns what undoes it.
-
-    Dynamo would trace its code, and the derivative that its author wrote would not count.
-    """
-    from torch._dynamo.variables.base import VariableTracker
-    from torch._dynamo.variables.misc import AutogradFunctionVariable
-    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
-
-    original = AutogradFunctionVariable.call_apply
-    if getattr(original, "of", None) is cls:
-        return lambda: None
-
-    def call_apply(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-        def check(x: Any) -> None:
-            if isinstance(x, UserDefinedObjectVariable) and issubclass(x.python_type(), cls):
-                raise NotImplementedError(
-                    f"the autograd.Function {self.fn_cls.__name__} inside of a compiled operator "
-                    "or function: torch.compile would trace its code in place of the derivative "
-                    "that its author wrote. Leave it out of what is compiled, or call all of it by "
-                    "torch.compiler.disable(operator(f))(x)"
-                )
-
-        VariableTracker.visit(check, (args, kwargs))
-        return original(self, tx, args, kwargs)
-
-    def undo() -> None:
-        if AutogradFunctionVariable.call_apply is call_apply:
-            AutogradFunctionVariable.call_apply = original
-
-    call_apply.of = cls  # type: ignore[attr-defined]
-    AutogradFunctionVariable.call_apply = call_apply
-    return undo
+Switch = Callable[[bool], Callable[[], None]]
+"""Hears of a grad mode that is entered, and returns what is called when it is left."""

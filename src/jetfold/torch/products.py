@@ -102,6 +102,23 @@ class StackedMatmul(Rule):
 
 
 @dataclass(frozen=True)
+class SparseProduct(Rule):
+    """S X of a constant sparse matrix: the coefficients are further columns of X."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        s, x = args[0], second(args, kwargs, "mat2")
+        if is_jet(level, s) or s.layout == torch.strided:
+            return torch.matmul(s, x)
+
+        def of_block(b: Any) -> Any:
+            columns = b.movedim(0, -1).reshape(b.shape[1], -1)
+            return call(func, s, columns).reshape(-1, b.shape[2], b.shape[0]).movedim(-1, 0)
+
+        blocks = [None if b is None else of_block(b) for b in full(x)]
+        return x.like(call(func, s, x.primal), blocks)
+
+
+@dataclass(frozen=True)
 class Einsum(Rule):
     """Contractions of any number of operands, two at a time."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..core import jet as core
-from .overload import Jet
+from . import fresh, modes
+from .overload import Jet, make_jet
 from .private import tree_leaves, tree_map
+from .reverse import tracked_results
 from .rules import apply_tower
 
 
@@ -16,6 +18,11 @@ def apply(rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     The rule sees the jets of the innermost transform. Those of outer ones are values to it, whose
     own rules a tower meets by itself; a rule for jets gets them as jets that are constant.
     """
+    if fresh.is_on():
+        with fresh.off():
+            return apply(rule, args, kwargs)
+    if frozen := modes.frozen_at(0):
+        args, kwargs = modes.settled(frozen, (args, kwargs))
     jets = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Jet)]
     if not jets:
         return rule.function(*args, **kwargs)
@@ -25,7 +32,8 @@ def apply(rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     algebra = next(jet for jet in jets if jet.level == level).algebra
     if rule.tower is not None:
         jet = rule.argument(args, kwargs)
-        return apply_tower(jet, apply(rule, (jet.primal,), {}), rule.entries)
+        value = apply(rule, (jet.primal,), {})
+        return tracked_results(level, apply_tower(jet, value, rule.entries))
 
     def opened(x: Any) -> Any:
         if not isinstance(x, Jet):
@@ -39,7 +47,7 @@ def apply(rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         found = rule.result(found, algebra, getattr(value, "shape", ()))
         if type(found) is not core.Jet:
             return found
-        return Jet(algebra, level, found.primal, found.blocks)
+        return make_jet(algebra, level, found.primal, found.blocks)
 
     args, kwargs = tree_map(opened, (tuple(args), dict(kwargs)))
-    return tree_map(closed, rule.jet(*args, **kwargs))
+    return tracked_results(level, tree_map(closed, rule.jet(*args, **kwargs)))

@@ -31,6 +31,7 @@ from .arguments import (
     zeros,
 )
 from .lifts import is_tensor
+from .private import tree_leaves, tree_map
 
 Function = Callable[..., Any]
 Tower = Callable[..., list[Any]]
@@ -91,11 +92,19 @@ class Filled(Constant):
 
 @dataclass(frozen=True)
 class Refused(Rule):
-    """An operation that cannot act on jets."""
+    """An operation that cannot act on jets.
+
+    Attributes:
+        hint: what to do.
+        constants: whether it can act on jets without coefficients, which are constant.
+    """
 
     hint: str
+    constants: bool = False
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        if self.constants and all(b is None for b in first_jet(level, args, kwargs).blocks):
+            return Value()(level, func, args, kwargs)
         raise TypeError(
             f"{func.__name__} was called on the argument of a function that jetfold "
             f"differentiates, where it cannot keep the derivatives; {self.hint}"
@@ -183,7 +192,15 @@ class Linear(OfFirst):
 
 @dataclass(frozen=True)
 class Mapped(Linear):
-    """A linear function of which no form for blocks is known: by vmap."""
+    """A linear function of which no form for blocks is known: by vmap.
+
+    Where another argument depends on the point too (a window, a spacing) it is not linear.
+    """
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        if first_jet(level, args[1:], kwargs) is not None:
+            return NotImplemented
+        return super().__call__(level, func, args, kwargs)
 
     def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         return XP.map_rows(lambda row: call(func, row, *args, **kwargs), block)
@@ -249,6 +266,21 @@ class Converted(Linear):
         return transpose(
             jet, primal, [None if b is None else call(func, b, *rest, **kept) for b in jet.blocks]
         )
+
+
+@dataclass(frozen=True)
+class Strided(Linear):
+    """as_strided, of a tensor that lies in memory in the order of its entries."""
+
+    def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        value = jet.primal
+        if not value.is_contiguous() or value.storage_offset():
+            raise NotImplementedError(
+                "as_strided of a tensor that is a view, or not contiguous, shows memory beside its "
+                "entries; call it on x.contiguous().clone(), or write it with indices, x[i], or "
+                "x.unfold"
+            )
+        return super().of_jet(func, jet, args, kwargs)
 
 
 @dataclass(frozen=True)
@@ -418,8 +450,47 @@ class Decomposed(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         if kwargs and self.renamed:
             theirs = dict(self.renamed)
-            kwargs = {theirs.get(k, k): v for k, v in kwargs.items()}
-        return self.function(*args, **kwargs)
+            renamed = {theirs.get(k, k): v for k, v in kwargs.items()}
+        else:
+            renamed = kwargs
+        result = self.function(*args, **renamed)
+        if torch.compiler.is_compiling():
+            return result
+        device = first_jet(level, args, kwargs).device.type
+        if not torch.is_autocast_enabled(device):
+            return result
+        dtype = _autocast_dtype(level, func, args, kwargs, result)
+        if dtype is None:
+            return result
+        with torch.autocast(device, enabled=False):
+            return self.function(*_in_dtype(dtype, args), **_in_dtype(dtype, renamed))
+
+
+def _autocast_dtype(level: int, func: Function, args: Any, kwargs: Any, result: Any) -> Any:
+    """The dtype in which torch.autocast has an operation evaluated, if that is not the result's.
+
+    It knows the operation as a whole, not what it is written in. Asked by evaluating it on copies.
+    """
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        copies = tree_map(
+            lambda x: x.detach().clone() if is_tensor(x) else x, values(level, (args, kwargs))
+        )
+        plain = func(*copies[0], **copies[1])
+    torch.set_rng_state(state)
+    for x, y in zip(tree_leaves(result), tree_leaves(plain), strict=True):
+        if is_tensor(y) and y.is_floating_point() and y.dtype != x.dtype:
+            return y.dtype
+    return None
+
+
+def _in_dtype(dtype: Any, tree: Any) -> Any:
+    """Every tensor or jet of real numbers in a dtype."""
+
+    def cast(x: Any) -> Any:
+        return x.to(dtype) if is_tensor(x) and x.is_floating_point() else x
+
+    return tree_map(cast, tree)
 
 
 def body(func: Any) -> Function:

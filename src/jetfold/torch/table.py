@@ -9,6 +9,7 @@ PyTorch differentiates in forward mode and whose speed does not matter: they hav
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..core import towers
+from ..core import special, towers
 from . import private
-from .arithmetic import Polygamma, Power, Product, Quotient, Sum
-from .choices import Extreme, Indexed, Selection, Where
-from .decompositions import entries, networks, products, reductions, shapes
+from .arithmetic import IncompleteGamma, Polygamma, Power, Product, Quotient, Sum, Zeta
+from .choices import Extreme, Indexed, Pooled, Selection, Where
+from .decompositions import (
+    algebra,
+    entries,
+    grids,
+    losses,
+    networks,
+    products,
+    reductions,
+    segments,
+    shapes,
+    statistics,
+)
+from .decompositions.polynomials import RECURRENCES, polynomial
+from .decompositions.recurrent import CELLS, layers, one_step
+from .forward import MakeDual, UnpackDual
 from .lifts import (
+    as_strided_past,
     diagonal_past,
     expand_past,
     flatten_past,
@@ -39,16 +55,20 @@ from .lifts import (
 from .matrices import (
     LU,
     QR,
+    SVD,
     Cholesky,
     Det,
+    Eig,
     Eigh,
     Inverse,
     LUFactor,
+    MatrixExp,
     SignLogDet,
     Solve,
     SolveTriangular,
 )
-from .products import Affine, Bilinear, Convolution, Einsum, StackedMatmul
+from .products import Affine, Bilinear, Convolution, Einsum, SparseProduct, StackedMatmul
+from .reverse import AutogradGrad, RequiresGrad
 from .rules import (
     Along,
     ByDtype,
@@ -67,6 +87,7 @@ from .rules import (
     Refused,
     Reversed,
     Rule,
+    Strided,
     Total,
     Value,
     body,
@@ -84,6 +105,16 @@ def _double(x: Any) -> Any:
         return x
     return x.to(torch.complex128 if x.is_complex() else torch.float64)
 
+
+BODIES = words(
+    "mse_loss l1_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy "
+    "binary_cross_entropy_with_logits kl_div poisson_nll_loss gaussian_nll_loss "
+    "hinge_embedding_loss cosine_embedding_loss margin_ranking_loss triplet_margin_loss "
+    "triplet_margin_with_distance_loss multi_margin_loss multilabel_margin_loss "
+    "multilabel_soft_margin_loss nll_loss cross_entropy local_response_norm "
+    "lp_pool1d lp_pool2d lp_pool3d embedding_bag grid_sample affine_grid"
+)
+"""Functions of torch.nn.functional that check their arguments and call one that has a line."""
 
 RULES: dict[str, Rule] = {
     # ---- arithmetic
@@ -127,11 +158,15 @@ RULES: dict[str, Rule] = {
     "atan2": Decomposed(entries.atan2),
     "arctan2": Decomposed(entries.atan2),
     "xlogy": Decomposed(entries.xlogy),
+    "xlog1py": Decomposed(entries.xlog1py),
+    "frexp": Decomposed(entries.frexp),
     "copysign": Decomposed(entries.copysign),
     "ldexp": Decomposed(entries.ldexp),
     "complex": Jointly("imag", "imag"),
     "polar": Decomposed(entries.polar),
     # ---- products and contractions
+    "sparse.mm": SparseProduct(),
+    "smm": SparseProduct(),
     "matmul": Decomposed(products.matmul),
     "__matmul__": Decomposed(products.matmul),
     "__rmatmul__": Reversed(torch.matmul),
@@ -179,6 +214,19 @@ RULES: dict[str, Rule] = {
     "linalg.solve_ex": Decomposed(products.solve_ex),
     "linalg.inv_ex": Decomposed(products.inv_ex),
     "linalg.solve_triangular": SolveTriangular(),
+    "triangular_solve": Decomposed(algebra.triangular_solve),
+    "lu_solve": Decomposed(algebra.old_lu_solve),
+    "linalg.lu_solve": Decomposed(algebra.lu_solve),
+    "linalg.tensorinv": Decomposed(algebra.tensorinv),
+    "linalg.tensorsolve": Decomposed(algebra.tensorsolve),
+    "linalg.pinv": Decomposed(algebra.pinv),
+    "pinverse": Decomposed(algebra.pinv),
+    "linalg.lstsq": Decomposed(algebra.lstsq),
+    "linalg.cond": Decomposed(algebra.cond),
+    "matrix_exp": MatrixExp(),
+    "linalg.matrix_exp": MatrixExp(),
+    "linalg.vander": Decomposed(algebra.vander),
+    "vander": Decomposed(algebra.old_vander),
     "cholesky_inverse": Decomposed(products.cholesky_inverse, input="L"),
     "cholesky_solve": Decomposed(products.cholesky_solve),
     # ---- factorisations
@@ -189,6 +237,19 @@ RULES: dict[str, Rule] = {
     "linalg.qr": QR(),
     "linalg.lu": LU(),
     "linalg.lu_factor": LUFactor(),
+    "linalg.lu_factor_ex": Decomposed(algebra.lu_factor_ex),
+    "lu": Decomposed(algebra.old_lu),
+    "lu_unpack": Decomposed(algebra.lu_unpack),
+    "linalg.householder_product": Decomposed(algebra.householder_product),
+    "orgqr": Decomposed(algebra.householder_product),
+    "ormqr": Decomposed(algebra.ormqr),
+    "linalg.svd": SVD(vectors=True),
+    "linalg.svdvals": SVD(vectors=False),
+    "svd": Decomposed(algebra.svd),
+    "svd_lowrank": Decomposed(body(torch.svd_lowrank)),
+    "pca_lowrank": Decomposed(body(torch.pca_lowrank)),
+    "linalg.eig": Eig(vectors=True),
+    "linalg.eigvals": Eig(vectors=False),
     "linalg.eigh": Eigh(vectors=True),
     "linalg.eigvalsh": Eigh(vectors=False),
     # ---- elementary functions
@@ -235,6 +296,28 @@ RULES: dict[str, Rule] = {
     "digamma": Elementwise(towers.digamma),
     "psi": Elementwise(towers.digamma),
     "polygamma": Polygamma(),
+    "erfcx": Elementwise(special.erfcx),
+    "ndtri": Elementwise(special.ndtri),
+    "log_ndtr": Elementwise(special.log_ndtr),
+    "entr": Elementwise(special.entr),
+    "i0": Elementwise(special.i0),
+    "i0e": Elementwise(special.i0e),
+    "i1": Elementwise(special.i1),
+    "i1e": Elementwise(special.i1e),
+    "modified_bessel_i0": Decomposed(torch.special.i0),
+    "modified_bessel_i1": Decomposed(torch.special.i1),
+    "spherical_bessel_j0": Decomposed(lambda input: torch.sinc(input / math.pi)),
+    "zeta": Zeta(),
+    "igamma": IncompleteGamma(special.igamma),
+    "gammainc": IncompleteGamma(special.igamma),
+    "igammac": IncompleteGamma(special.igammac),
+    "gammaincc": IncompleteGamma(special.igammac),
+    **{name: Decomposed(polynomial(name)) for name in RECURRENCES},
+    **{
+        name: Decomposed(polynomial(name))
+        for name in (f"shifted_{name}" for name in RECURRENCES)
+        if hasattr(torch.special, name)
+    },
     "mvlgamma": Decomposed(entries.lgamma_sum),
     "multigammaln": Decomposed(entries.lgamma_sum),
     # ---- activations
@@ -307,6 +390,7 @@ RULES: dict[str, Rule] = {
     "mean": Total(),
     "trace": Mapped(),
     "cumsum": Along(dim=(1, 0)),
+    "logcumsumexp": Decomposed(statistics.logcumsumexp),
     "prod": Decomposed(reductions.prod),
     "cumprod": Decomposed(reductions.cumprod),
     "var": Decomposed(reductions.var),
@@ -316,12 +400,22 @@ RULES: dict[str, Rule] = {
     "norm": Decomposed(reductions.norm),
     "linalg.norm": Decomposed(reductions.linalg_norm),
     "linalg.vector_norm": Decomposed(reductions.vector_norm),
+    "linalg.matrix_norm": Decomposed(algebra.matrix_norm),
+    "renorm": Decomposed(statistics.renorm),
     "normalize": Decomposed(reductions.normalize),
     "cosine_similarity": Decomposed(reductions.cosine_similarity),
     "cdist": Decomposed(reductions.cdist),
     "pdist": Decomposed(reductions.pdist),
     "dist": Decomposed(reductions.dist),
     "pairwise_distance": Decomposed(reductions.pairwise_distance),
+    "quantile": Decomposed(statistics.quantile),
+    "nanquantile": Decomposed(statistics.nanquantile),
+    "cov": Decomposed(statistics.cov),
+    "corrcoef": Decomposed(statistics.corrcoef),
+    "trapezoid": Decomposed(statistics.trapezoid),
+    "trapz": Decomposed(statistics.trapezoid),
+    "cumulative_trapezoid": Decomposed(statistics.cumulative_trapezoid),
+    "gradient": Mapped(),
     # ---- normalisation, attention, losses
     "layer_norm": Decomposed(networks.layer_norm),
     "rms_norm": Decomposed(networks.rms_norm),
@@ -342,8 +436,33 @@ RULES: dict[str, Rule] = {
     "multi_head_attention_forward": Decomposed(body(F.multi_head_attention_forward)),
     "_weight_norm": Decomposed(networks.weight_norm),
     "functional.embedding": Decomposed(networks.embedding),
-    "mse_loss": Decomposed(networks.mse_loss),
-    "l1_loss": Decomposed(networks.l1_loss),
+    **{f"functional.{name}": Decomposed(body(getattr(F, name))) for name in BODIES},
+    "functional.linear_cross_entropy": Decomposed(networks.linear_cross_entropy),
+    "mse_loss": Decomposed(losses.mse_loss),
+    "l1_loss": Decomposed(losses.l1_loss),
+    "smooth_l1_loss": Decomposed(losses.smooth_l1_loss),
+    "huber_loss": Decomposed(losses.huber_loss),
+    "soft_margin_loss": Decomposed(losses.soft_margin_loss),
+    "binary_cross_entropy": Decomposed(losses.binary_cross_entropy),
+    "binary_cross_entropy_with_logits": Decomposed(losses.binary_cross_entropy_with_logits),
+    "kl_div": Decomposed(losses.kl_div),
+    "poisson_nll_loss": Decomposed(losses.poisson_nll_loss),
+    "hinge_embedding_loss": Decomposed(losses.hinge_embedding_loss),
+    "cosine_embedding_loss": Decomposed(losses.cosine_embedding_loss),
+    "margin_ranking_loss": Decomposed(losses.margin_ranking_loss),
+    "triplet_margin_loss": Decomposed(losses.triplet_margin_loss),
+    "multi_margin_loss": Decomposed(losses.multi_margin_loss),
+    "multilabel_margin_loss": Decomposed(losses.multilabel_margin_loss),
+    "nll_loss_nd": Decomposed(losses.nll_loss),
+    "cross_entropy_loss": Decomposed(losses.cross_entropy_loss),
+    "native_layer_norm": Decomposed(networks.native_layer_norm),
+    "native_group_norm": Decomposed(networks.native_group_norm),
+    "native_batch_norm": Decomposed(networks.plain_batch_norm),
+    "_batch_norm_with_update": Decomposed(networks.batch_norm_with_update),
+    "_native_batch_norm_legit": Decomposed(networks.plain_batch_norm),
+    **{name: Decomposed(layers(name)) for name in CELLS},
+    **{f"{name}_cell": Decomposed(one_step(name)) for name in CELLS},
+    "embedding_bag": Decomposed(segments.embedding_bag),
     # ---- shapes and indices
     "reshape": Linear(reshape_past),
     "view": Linear(reshape_past),
@@ -380,11 +499,14 @@ RULES: dict[str, Rule] = {
     "tril": Linear(),
     "triu": Linear(),
     "unfold": Linear(unfold_past),
+    "as_strided": Strided(as_strided_past),
+    "as_strided_scatter": Decomposed(shapes.as_strided_scatter),
     "functional.unfold": Mapped(),
     "fold": Mapped(),
     "narrow": Along(dim=(1, 0)),
     "select": Along(dim=(1, 0)),
     "index_select": Along(dim=(1, 0)),
+    "slice": Decomposed(shapes.slice_along),
     "split": Along(dim=(2, 0)),
     "split_with_sizes": Along(dim=(2, 0)),
     "tensor_split": Along(dim=(2, 0)),
@@ -408,6 +530,11 @@ RULES: dict[str, Rule] = {
     "put": Decomposed(shapes.put),
     "scatter": Jointly("dim index src", "src", "value"),
     "scatter_add": Jointly("dim index src", "src"),
+    "scatter_reduce": Decomposed(segments.scatter_reduce),
+    "index_reduce": Decomposed(segments.index_reduce),
+    "segment_reduce": Decomposed(segments.segment_reduce, dim="axis"),
+    "combinations": Decomposed(statistics.combinations),
+    "fill": Decomposed(shapes.fill),
     "masked_scatter": Decomposed(shapes.masked_scatter),
     "slice_scatter": Jointly("src dim start end step", "src"),
     "select_scatter": Jointly("src dim index", "src"),
@@ -427,6 +554,8 @@ RULES: dict[str, Rule] = {
     "block_diag": Decomposed(shapes.block_diag),
     "cartesian_prod": Decomposed(shapes.cartesian_prod),
     "atleast_1d": Decomposed(shapes.atleast(1)),
+    "_VF._make_dual": MakeDual(),
+    "_VF._unpack_dual": UnpackDual(),
     "_VF.atleast_1d": Decomposed(shapes.atleast(1)),
     "atleast_2d": Decomposed(shapes.atleast(2)),
     "_VF.atleast_2d": Decomposed(shapes.atleast(2)),
@@ -443,7 +572,7 @@ RULES: dict[str, Rule] = {
     "resolve_neg": Converted(),
     "view_as_real": Linear(lazy=True),
     "view_as_complex": Linear(view_as_complex_past),
-    # ---- pooling and resampling (of maxima: the general rule)
+    # ---- pooling and resampling
     "avg_pool1d": Mapped(),
     "avg_pool2d": Mapped(),
     "avg_pool3d": Mapped(),
@@ -451,6 +580,31 @@ RULES: dict[str, Rule] = {
     "adaptive_avg_pool2d": Mapped(),
     "adaptive_avg_pool3d": Mapped(),
     "interpolate": Mapped(),
+    "max_pool1d": Pooled(F.max_pool1d_with_indices, 1),
+    "max_pool1d_with_indices": Pooled(F.max_pool1d_with_indices, 1),
+    "max_pool2d": Pooled(F.max_pool2d_with_indices, 2),
+    "max_pool2d_with_indices": Pooled(F.max_pool2d_with_indices, 2),
+    "max_pool3d": Pooled(F.max_pool3d_with_indices, 3),
+    "max_pool3d_with_indices": Pooled(F.max_pool3d_with_indices, 3),
+    "adaptive_max_pool1d": Pooled(F.adaptive_max_pool1d_with_indices, 1),
+    "adaptive_max_pool1d_with_indices": Pooled(F.adaptive_max_pool1d_with_indices, 1),
+    "adaptive_max_pool2d": Pooled(F.adaptive_max_pool2d_with_indices, 2),
+    "adaptive_max_pool2d_with_indices": Pooled(F.adaptive_max_pool2d_with_indices, 2),
+    "adaptive_max_pool3d": Pooled(F.adaptive_max_pool3d_with_indices, 3),
+    "adaptive_max_pool3d_with_indices": Pooled(F.adaptive_max_pool3d_with_indices, 3),
+    "functional.fractional_max_pool2d": Pooled(F.fractional_max_pool2d_with_indices, 2),
+    "fractional_max_pool2d_with_indices": Pooled(F.fractional_max_pool2d_with_indices, 2),
+    "functional.fractional_max_pool3d": Pooled(F.fractional_max_pool3d_with_indices, 3),
+    "fractional_max_pool3d_with_indices": Pooled(F.fractional_max_pool3d_with_indices, 3),
+    "max_unpool1d": Mapped(),
+    "max_unpool2d": Mapped(),
+    "max_unpool3d": Mapped(),
+    "_upsample_bilinear2d_aa": Mapped(),
+    "grid_sampler": Decomposed(grids.grid_sampler),
+    "grid_sampler_2d": Decomposed(grids.grid_sampler),
+    "grid_sampler_3d": Decomposed(grids.grid_sampler),
+    "affine_grid_generator": Mapped(),
+    "channel_shuffle": Mapped(),
     "pixel_shuffle": Mapped(),
     "pixel_unshuffle": Mapped(),
     # ---- Fourier transforms
@@ -467,15 +621,25 @@ RULES: dict[str, Rule] = {
     "fft.ifftn": Mapped(),
     "fft.rfftn": Mapped(),
     "fft.irfftn": Mapped(),
+    "fft.ihfft": Along(dim=(2, -1)),
+    "fft.hfft2": Mapped(),
+    "fft.ihfft2": Mapped(),
+    "fft.hfftn": Mapped(),
+    "fft.ihfftn": Mapped(),
+    "stft": Decomposed(body(torch.stft)),
+    "_VF.stft": Mapped(),
+    "istft": Mapped(),
     "fft.fftshift": Mapped(),
     "fft.ifftshift": Mapped(),
     # ---- copies, types and devices
     "clone": Copied(),
     **dict.fromkeys(
-        words("contiguous to type type_as float double half bfloat16 cfloat cdouble cuda cpu"),
+        words(
+            "contiguous to type type_as float double half bfloat16 cfloat cdouble chalf cuda cpu"
+        ),
         Converted(),
     ),
-    "requires_grad_": Identity(),
+    "requires_grad_": RequiresGrad(),
     "retain_grad": Identity(),
     # ---- the value alone
     **dict.fromkeys(
@@ -511,22 +675,49 @@ RULES: dict[str, Rule] = {
         words("item tolist __float__ __int__ __index__ __complex__"),
         Refused(
             "a Python number has none: write torch.sin(x) in the place of math.sin(x) or "
-            "math.sin(x.item()), or x.detach().item() if the value alone is meant"
+            "math.sin(x.item()), or x.detach().item() if the value alone is meant",
+            constants=True,
         ),
     ),
-    "numpy": Refused("use torch operations in its place"),
-    "__array__": Refused("use torch operations in the place of numpy's"),
-    "grad": Refused(
-        "derivatives inside the function are operators too: jetfold.derivatives({...})(u)(x), or "
-        "nest an operator in the function"
+    "numpy": Refused("use torch operations in its place", constants=True),
+    "__array__": Refused("use torch operations in the place of numpy's", constants=True),
+    "grad": AutogradGrad(),
+    "backward": Refused(
+        "write torch.autograd.grad or torch.func.grad in the function, or call backward on the "
+        "result of the operator"
     ),
-    "backward": Refused("call it on the result of the operator, outside the function"),
-    "__dlpack__": Refused("use torch operations, and torch.stack for torch.tensor([x, y])"),
-    "__dlpack_device__": Refused("use torch operations; torch.as_tensor(x) is x itself"),
-    "as_strided": Refused("write it with indices, x[i], or with x.unfold"),
-    "unique": Refused("PyTorch has no derivative for it either; x.detach().unique() is the values"),
-    "unique_consecutive": Refused("PyTorch has no derivative for it; apply it to x.detach()"),
+    "__dlpack__": Refused(
+        "use torch operations, and torch.stack for torch.tensor([x, y])", constants=True
+    ),
+    "__dlpack_device__": Refused(
+        "use torch operations; torch.as_tensor(x) is x itself", constants=True
+    ),
+    "unique": Refused(
+        "PyTorch has no derivative for it either; x.detach().unique() is the values", constants=True
+    ),
+    "unique_consecutive": Refused(
+        "PyTorch has no derivative for it; apply it to x.detach()", constants=True
+    ),
+    **dict.fromkeys(
+        words("to_sparse to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc to_mkldnn"),
+        Refused(
+            "the values of a sparse matrix carry none: make it of constants, and multiply by it"
+        ),
+    ),
+    "normal": Refused("write mean + std * torch.randn_like(mean), whose noise is constant"),
     "register_hook": Refused("register it on the result of the operator"),
+}
+
+COPIES = words(
+    "as_strided diagonal expand narrow permute split_with_sizes squeeze t transpose unbind unfold "
+    "unsqueeze view select split view_as_real view_as_complex"
+)
+RULES |= {f"{name}_copy": RULES[name] for name in COPIES if hasattr(torch, f"{name}_copy")}
+RULES |= {"alias_copy": Copied(), "detach_copy": RULES["detach"]}
+RULES |= {
+    "linalg.diagonal": Decomposed(
+        lambda A, *, offset=0, dim1=-2, dim2=-1: torch.diagonal(A, offset, dim1, dim2)
+    )
 }
 
 NAMESPACES: dict[str, tuple[Any, ...]] = {
@@ -535,6 +726,7 @@ NAMESPACES: dict[str, tuple[Any, ...]] = {
     "linalg": (torch.linalg,),
     "_VF": private.LISTS,
     "fft": (torch.fft,),
+    "sparse": (torch.sparse,),
 }
 """Where the names are looked up; "functional" where torch.nn.functional means something else."""
 
@@ -551,6 +743,17 @@ NESTED_WRONGLY: dict[str, Callable[..., Any]] = {
     "logdet": products.log_det_by_factors,
     "linalg.solve": products.solve_by_inverse,
     "_weight_norm": networks.weight_norm,
+    "native_layer_norm": networks.native_layer_norm,
+    "native_batch_norm": networks.plain_batch_norm,
+    "functional.linear_cross_entropy": networks.linear_cross_entropy,
+    "linalg.pinv": algebra.pinv,
+    "linalg.householder_product": algebra.householder_product,
+    "triangular_solve": algebra.triangular_solve,
+    "scatter_reduce": segments.scatter_reduce,
+    "index_reduce": segments.index_reduce,
+    "modified_bessel_i0": torch.special.i0,
+    "modified_bessel_i1": torch.special.i1,
+    **{name: polynomial(name) for name in RECURRENCES},
 }
 """Functions of which PyTorch 2.13 nests derivatives wrongly, without a word, and substitutes.
 
@@ -561,7 +764,7 @@ derivatives one order lower.
 
 UNDIFFERENTIABLE: frozenset[str] = frozenset(
     words(
-        "linalg_eig linalg_eigvals linalg_householder_product linalg_tensorsolve "
+        "linalg_eig linalg_eigvals linalg_householder_product linalg_tensorsolve linalg_pinv "
         "linalg_solve_ex native_layer_norm native_batch_norm triangular_solve scatter_reduce "
         "index_reduce linear_cross_entropy chalf normal special_airy_ai special_bessel_j0 "
         "special_bessel_j1 special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 "
@@ -576,7 +779,9 @@ UNDIFFERENTIABLE: frozenset[str] = frozenset(
         "special_legendre_polynomial_p"
     )
 )
-"""More of them, without a substitute; the special functions here PyTorch takes for constants."""
+"""More of them, by the names in messages and scripts, which nothing replaces there.
+
+The special functions here PyTorch takes for constants."""
 
 VIEWS = frozenset(
     words(
@@ -607,3 +812,37 @@ def _by_function() -> dict[Callable[..., Any], str]:
 
 NAMES: dict[Callable[..., Any], str] = _by_function()
 """Every PyTorch function that has a rule, with the rule's name."""
+
+
+def _operation(func: Any) -> list[str]:
+    """The namespace and the name of what stands in torch.ops; nothing of other functions."""
+    return str(func).split(".")[:2] if isinstance(func, private.OPERATIONS) else []
+
+
+def key_of_operation(func: Any) -> str | None:
+    """The line of torch.ops.aten.name: that of the function of the same name and signature."""
+    space, name = _operation(func) or ("", "")
+    if space != "aten" or name in OTHERWISE:
+        return None
+    prefix, _, rest = name.partition("_")
+    if prefix in ("linalg", "fft", "special"):
+        name = rest if prefix == "special" else f"{prefix}.{rest}"
+    return name if name in RULES else None
+
+
+OTHERWISE = frozenset(
+    words(
+        "batch_norm instance_norm dropout embedding stft max_pool2d_with_indices mse_loss l1_loss "
+        "smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy kl_div poisson_nll_loss "
+        "binary_cross_entropy_with_logits hinge_embedding_loss cosine_embedding_loss nll_loss_nd "
+        "margin_ranking_loss triplet_margin_loss multi_margin_loss multilabel_margin_loss "
+        "cross_entropy_loss"
+    )
+)
+"""Operations whose name is that of a line with another signature, or with other defaults."""
+
+
+@torch.compiler.assume_constant_result
+def is_custom(func: Any) -> bool:
+    """Whether a function is an operation that a user made by torch.library."""
+    return bool(_operation(func)) and _operation(func)[0] not in ("aten", "prim", "prims")

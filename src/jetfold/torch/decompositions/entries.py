@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +94,9 @@ def rrelu(
     """leaky_relu with a random slope in training, with the mean slope otherwise."""
     if not training:
         return F.leaky_relu(input, (lower + upper) / 2)
-    slopes = torch.empty_like(input.detach()).uniform_(lower, upper)
-    return torch.where(input.detach() > 0, input, input * slopes)
+    u = input.detach()  # the very slopes that PyTorch draws
+    slopes = torch.where(u < 0, F.rrelu(u, lower, upper, True) / torch.where(u < 0, u, 1.0), 1.0)
+    return input * slopes
 
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
@@ -120,6 +121,14 @@ def xlogy(input: Any, other: Any) -> Any:
         return input * (math.log(other) if other > 0 else math.nan)
     masked = (_value(other) <= 0) & (_value(input) == 0)
     return torch.where(masked, 0.0, input * torch.log(torch.where(masked, 1.0, other)))
+
+
+def xlog1py(input: Any, other: Any) -> Any:
+    """x log(1 + y); 0 where x = 0 and the logarithm is no number."""
+    if not is_tensor(other):
+        return input * (math.log1p(other) if other > -1 else math.nan)
+    masked = (_value(other) <= -1) & (_value(input) == 0)
+    return torch.where(masked, 0.0, input * torch.log1p(torch.where(masked, 0.0, other)))
 
 
 def _value(x: Any) -> Any:
@@ -208,6 +217,19 @@ def clamp_max(input: Any, max: Any) -> Any:
 def masked_fill(input: Any, mask: Any, value: Any) -> Any:
     """`value` where the mask is set."""
     return torch.where(mask, value, input)
+
+
+def frexp(input: Any) -> Any:
+    """x = mantissa · 2^exponent, the exponent constant."""
+    exponent = torch.frexp(input.detach()).exponent
+    return MantissaExponent(torch.ldexp(input, -exponent), exponent)
+
+
+class MantissaExponent(NamedTuple):
+    """What torch.frexp returns."""
+
+    mantissa: Any
+    exponent: Any
 
 
 def lgamma_sum(input: Any, p: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .. import modes
 from .reductions import vector_norm
 
 
@@ -41,7 +42,7 @@ def group_norm(
 ) -> Any:
     """layer_norm over each group of channels."""
     shape = tuple(input.shape)
-    grouped = input.reshape((shape[0], num_groups, -1))
+    grouped = input.reshape((shape[0], num_groups, math.prod(shape[1:]) // num_groups))
     out = _standardised(grouped, (-1,), eps).reshape(shape)
     return _affine(out, _channels(weight, input.ndim), _channels(bias, input.ndim))
 
@@ -98,6 +99,9 @@ def instance_norm(
     return _affine(out, _channels(weight, input.ndim), _channels(bias, input.ndim))
 
 
+_is_batched = torch.compiler.assume_constant_result(modes.is_batched)
+
+
 def batch_norm(
     input: Any,
     running_mean: Any = None,
@@ -114,6 +118,13 @@ def batch_norm(
     In training the running statistics are updated from the values, as torch does.
     """
     if training:
+        if _is_batched(input):
+            raise NotImplementedError(
+                "batch normalisation in training mode mixes the points of a batch, which "
+                "batch_dims= declares to be independent: the derivatives by one point would be "
+                "those by all. Call .eval() on the module, or normalise every point by itself "
+                "(LayerNorm)"
+            )
         out = _standardised(input, (0, *range(2, input.ndim)), eps)
         if running_mean is not None:
             F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
@@ -124,8 +135,8 @@ def batch_norm(
 
 
 def _standardised(x: Any, dims: tuple[int, ...], eps: float) -> Any:
-    centred = x - x.mean(dims, keepdim=True)
-    return centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
+    centred, _, rstd = _moments(x, dims, eps)
+    return centred * rstd
 
 
 def _channels(parameter: Any, ndim: int) -> Any:
@@ -234,15 +245,94 @@ def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
     return v * (g / vector_norm(v, 2, axes, keepdim=True))
 
 
-def mse_loss(input: Any, target: Any, *_: Any, reduction: str = "mean", **__: Any) -> Any:
-    """(x − y)², reduced."""
-    return _reduced((input - target) ** 2, reduction)
+def linear_cross_entropy(
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+) -> Any:
+    """cross_entropy of a linear layer, in one piece: options say how PyTorch cuts it."""
+    classes, features = linear_weight.shape[0], tuple(linear_weight.shape[1:-1])
+    matrix = linear_weight.reshape(-1, input.shape[-1])
+    bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = F.linear(input, matrix, bias)
+    return F.cross_entropy(
+        logits.reshape(*input.shape[:-1], classes, *features),
+        target,
+        weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
 
 
-def l1_loss(input: Any, target: Any, *_: Any, reduction: str = "mean", **__: Any) -> Any:
-    """|x − y|, reduced."""
-    return _reduced((input - target).abs(), reduction)
+# ------------------------------------------------------------------ what the layers call
 
 
-def _reduced(x: Any, reduction: str) -> Any:
-    return x.mean() if reduction == "mean" else (x.sum() if reduction == "sum" else x)
+def native_layer_norm(
+    input: Any, normalized_shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> Any:
+    """layer_norm, the mean and 1/√(var + eps)."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    centred, mean, rstd = _moments(input, dims, eps)
+    return _affine(centred * rstd, weight, bias), mean, rstd
+
+
+def native_group_norm(
+    input: Any, weight: Any, bias: Any, N: int, C: int, HxW: int, group: int, eps: float
+) -> Any:
+    """group_norm, the mean and 1/√(var + eps)."""
+    centred, mean, rstd = _moments(input.reshape(N, group, C // group * HxW), (-1,), eps)
+    out = (centred * rstd).reshape(tuple(input.shape))
+    out = _affine(out, _channels(weight, input.ndim), _channels(bias, input.ndim))
+    return out, mean.squeeze(-1), rstd.squeeze(-1)
+
+
+def plain_batch_norm(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """batch_norm, and in training the mean and 1/√(var + eps) of the batch."""
+    if isinstance(running_mean, bool):  # torch._native_batch_norm_legit without statistics
+        training, momentum, eps = running_mean, running_var, training
+        running_mean = running_var = None
+    out = batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        empty = input.detach().new_empty(0)
+        return out, empty, empty
+    dims = (0, *range(2, input.ndim))
+    _, mean, rstd = _moments(input, dims, eps)
+    return out, mean.reshape(-1), rstd.reshape(-1)
+
+
+def batch_norm_with_update(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """The same in training, with a reserve that nobody looks at."""
+    found = plain_batch_norm(input, weight, bias, running_mean, running_var, True, momentum, eps)
+    return (*found, torch.empty(0, dtype=torch.uint8, device=input.device))
+
+
+def _moments(x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """x − mean, the mean and 1/√(var + eps)."""
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    return centred, mean, torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)

@@ -13,6 +13,12 @@ _EINSUM_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def matmul(input: Any, other: Any) -> Any:
     """torch.matmul with every operand brought to the same number of axes, at least two."""
+    if input.layout != torch.strided:
+        column = other.unsqueeze(-1) if other.ndim == 1 else other
+        out = torch.sparse.mm(input, column)
+        return out.squeeze(-1) if other.ndim == 1 else out
+    if other.layout != torch.strided:
+        return matmul(other.t(), input.t()).t()
     left, right = input.ndim == 1, other.ndim == 1
     u = input.unsqueeze(0) if left else input
     v = other.unsqueeze(-1) if right else other

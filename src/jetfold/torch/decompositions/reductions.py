@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .algebra import matrix_norm
 from .entries import root, square_length
 
 
@@ -18,6 +19,8 @@ def softmax(
         dtype = _stacklevel
     x = input if dtype is None else input.to(dtype)
     dim = _softmax_dim(x, dim)
+    if x.numel() == 0:
+        return x
     e = torch.exp(x - x.detach().amax(dim, keepdim=True))
     return e * torch.reciprocal(e.sum(dim, keepdim=True))
 
@@ -47,6 +50,8 @@ def logsumexp(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
         dim = tuple(range(input.ndim))
     if input.ndim == 0:
         return input
+    if input.numel() == 0:
+        return torch.log(torch.exp(input).sum(dim, keepdim))
     m = input.detach().amax(dim, keepdim=True)
     m = torch.where(torch.isfinite(m), m, torch.zeros_like(m))
     total = torch.log(torch.exp(input - m).sum(dim, keepdim=True)) + m
@@ -90,25 +95,19 @@ def norm(
 ) -> Any:
     """torch.norm: a vector norm over the given axes."""
     if p == "nuc":
-        raise NotImplementedError(
-            "torch.norm(x, 'nuc') has no rule; write torch.linalg.svdvals(x).sum(-1)"
-        )
+        axes = (-2, -1) if dim is None else dim
+        return matrix_norm(input, "nuc", axes, keepdim, dtype=dtype)
     return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)
 
 
 def linalg_norm(
     input: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
-    """torch.linalg.norm: vector norms, and the Frobenius norm of matrices."""
+    """torch.linalg.norm: of vectors, or of matrices where there are two axes and an order."""
     axes = input.ndim if dim is None else (1 if isinstance(dim, int) else len(dim))
-    if ord is None or ord == "fro":
-        return vector_norm(input, 2, dim, keepdim, dtype=dtype)
-    if axes == 1 and ord != "nuc":
-        return vector_norm(input, ord, dim, keepdim, dtype=dtype)
-    raise NotImplementedError(
-        f"torch.linalg.norm with ord={ord!r} of matrices has no rule; write it with "
-        "torch.linalg.svdvals, or use the Frobenius norm (ord=None)"
-    )
+    if ord is None or axes == 1:
+        return vector_norm(input, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
+    return matrix_norm(input, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
 
 
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
@@ -118,6 +117,7 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out:
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """x·y / (max(‖x‖, eps) · max(‖y‖, eps))."""
+    x1, x2 = torch.broadcast_tensors(x1, x2)
     scale = vector_norm(x1, 2, dim).clamp_min(eps) * vector_norm(x2, 2, dim).clamp_min(eps)
     return (x1 * x2).sum(dim) / scale
 
@@ -248,6 +248,8 @@ def prod(input: Any, dim: int | None = None, keepdim: bool = False, *, dtype: An
 def cumprod(input: Any, dim: int, *, dtype: Any = None) -> Any:
     """Running products along an axis, in ⌈log₂ n⌉ doubling steps."""
     x = input if dtype is None else input.to(dtype)
+    if x.ndim == 0:
+        return x
     length, step = x.shape[dim], 1
     while step < length:
         ahead = x.narrow(dim, step, length - step) * x.narrow(dim, 0, length - step)
@@ -279,9 +281,11 @@ def sum_to_size(input: Any, *size: Any) -> Any:
 
 def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """x[k + 1] − x[k], n times."""
+    if n == 0:  # then PyTorch passes over what is prepended
+        return input
     parts = [x for x in (prepend, input, append) if x is not None]
     x = torch.cat(parts, dim) if len(parts) > 1 else input
     for _ in range(n):
-        length = x.shape[dim] - 1
+        length = max(x.shape[dim] - 1, 0)
         x = x.narrow(dim, 1, length) - x.narrow(dim, 0, length)
     return x

@@ -149,3 +149,25 @@ def vstack(tensors: Sequence[Any]) -> Any:
 def column_stack(tensors: Sequence[Any]) -> Any:
     """cat along the second axis, of vectors as columns."""
     return torch.cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], 1)
+
+
+def as_strided_scatter(
+    input: Any, src: Any, size: Sequence[int], stride: Sequence[int], storage_offset: Any = None
+) -> Any:
+    """The entries that as_strided shows replaced."""
+    entries = torch.arange(input.numel(), device=input.device)
+    places = entries.as_strided(tuple(size), tuple(stride), storage_offset or 0)
+    flat = torch.index_copy(input.reshape(-1), 0, places.reshape(-1), src.reshape(-1))
+    return flat.reshape(input.shape)
+
+
+def fill(input: Any, value: Any) -> Any:
+    """One value everywhere."""
+    return torch.zeros_like(input.detach()) + value
+
+
+def slice_along(
+    input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    """x[start:end:step] along an axis."""
+    return input[(slice(None),) * (dim % input.ndim) + (slice(start, end, step),)]

@@ -1,0 +1,299 @@
+"""What of Dynamo, the tracer of torch.compile, is replaced so that it compiles operators of jets.
+
+Held against PyTorch 2.11 to 2.15. Each entry says what fails where PyTorch takes it away.
+"""
+
+from __future__ import annotations
+
+import operator
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .private import ORIGINALS, TRANSFORMS, Switch
+
+
+def take_any_constants() -> None:
+    """Have Dynamo give objects of any class to functions of jetfold that `assume_constant_result`.
+
+    As it does since PyTorch 2.12. Without it 2.11 compiles no operator: what operators are made of
+    is "not a constant" there.
+    """
+    if not torch.__version__.startswith("2.11."):
+        return
+    from torch._dynamo.variables import functions
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    original = functions.invoke_and_store_as_constant
+    package = __name__.partition(".")[0] + "."
+
+    def constant(x: Any) -> Any:
+        x = x.realize()
+        if not isinstance(x, UserDefinedObjectVariable):
+            return x
+        found = x.guard_as_python_constant() if x.source else x.value
+        return types.SimpleNamespace(is_tensor=lambda: False, as_python_constant=lambda: found)
+
+    def invoke(tx: Any, fn: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if fn.__module__.startswith(package):
+            args = [constant(x) for x in args]
+            kwargs = {k: constant(x) for k, x in kwargs.items()}
+        return original(tx, fn, name, args, kwargs)
+
+    functions.invoke_and_store_as_constant = invoke
+
+
+_NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
+LEFT = {getattr(operator, name): f"__{name}__" for name in _NAMES}
+LEFT |= {getattr(operator, f"i{name}"): f"__i{name}__" for name in _NAMES}
+LEFT |= {getattr(operator, name): f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne")}
+RIGHT = {getattr(operator, name): f"__r{name}__" for name in _NAMES}
+
+
+def operators_are_methods(
+    cls: type,
+    switch: Switch,
+    handlers: dict[str, Callable[..., Any]],
+    is_made: Callable[[Any], bool],
+) -> None:
+    """Have Dynamo take objects of a class for tensors, until this compilation ends.
+
+    And have it tell of grad modes, as `grad_modes_seen` does.
+
+    `isinstance(x, torch.Tensor)` and `torch.is_tensor(x)` are true, as they are in Python of the
+    subclass that Dynamo could not construct; without it code that asks refuses jets when compiled.
+    What functions make of which `is_made` says so may become jets (`run_with`); without it writes
+    of jets into them would be refused.
+
+    The operators of the class are called as its methods, as Python does. Dynamo takes an operator
+    between an object with `__torch_function__` and a tensor for the tensor's: it evaluates
+    `jet @ tensor` as `tensor @ jet`, and `jet += tensor` as `jet = tensor + jet`, which no view of
+    the jet sees; `jet @ jet` it does not know. It asks neither methods of the class nor polyfills
+    first (`BuiltinVariable._handle_insert_op_in_graph`), so the function that it calls for
+    operators is replaced for as long as it traces jets. Nor does it look into tuples for them, as
+    it does into lists: `torch.cat((x, y))`.
+    """
+    from torch._dynamo.callback import callback_handler
+    from torch._dynamo.variables import torch_function
+    from torch._dynamo.variables.builtin import BuiltinVariable
+    from torch._dynamo.variables.constant import ConstantVariable
+    from torch._dynamo.variables.lists import TupleVariable
+    from torch._dynamo.variables.tensor import TensorVariable
+    from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    if getattr(BuiltinVariable.call_function, "of", None) is cls:
+        return
+
+    def belongs(variable: Any) -> bool:
+        return isinstance(variable, UserDefinedObjectVariable) and issubclass(
+            variable.python_type(), cls
+        )
+
+    def call_builtin(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if len(args) == 2 and not kwargs:
+            if self.fn in LEFT and belongs(args[0]):
+                return args[0].call_method(tx, LEFT[self.fn], [args[1]], {})
+            if self.fn in RIGHT and belongs(args[1]):
+                return args[1].call_method(tx, RIGHT[self.fn], [args[0]], {})
+            if self.fn is isinstance and belongs(args[0]) and _names_tensors(args[1]):
+                return ConstantVariable.create(True)
+        return original(self, tx, args, kwargs)
+
+    def call_torch(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if self.value is torch.is_tensor and args and belongs(args[0]):
+            return ConstantVariable.create(True)
+        if self.value is torch.autograd.grad:
+            _refuse(
+                cls,
+                (args, kwargs),
+                "torch.autograd.grad inside of a compiled operator or function. Write "
+                "torch.func.grad there, which is compiled, or call all of it by "
+                "torch.compiler.disable(operator(f))(x)",
+            )
+        result = original(self, tx, args, kwargs)
+        return _constant(tx, result) if is_made(self.value) else result
+
+    def call_method(original: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+        result = original(self, tx, name, args, kwargs)
+        return _constant(tx, result) if is_made(name) else result
+
+    def leaves(original: Any, variables: Any) -> list[Any]:
+        return [
+            leaf
+            for x in original(variables)
+            for leaf in (leaves(original, x.items) if isinstance(x, TupleVariable) else [x])
+        ]
+
+    undo = [
+        refuse_functions(cls),
+        _replaced(torch_function, "_flatten_vts", leaves, cls),
+        _replaced(BuiltinVariable, "call_function", call_builtin, cls),
+        _replaced(TorchInGraphFunctionVariable, "call_function", call_torch, cls),
+        watch_traced(switch),
+        _trace_transforms(handlers, cls),
+        _replaced(TensorVariable, "call_method", call_method, cls),
+    ]
+
+    def restore(_: Any) -> None:
+        for step in undo:
+            step()
+        # A list of its own: PyTorch is walking through this one.
+        callbacks = callback_handler.end_callbacks
+        callback_handler.end_callbacks = [c for c in callbacks if c is not restore]
+
+    callback_handler.register_end_callback(restore)
+
+
+def watch_traced(switch: Switch) -> Callable[[], None]:
+    """Have Dynamo tell of the grad modes that it traces; returns what undoes it."""
+    from torch._dynamo.variables.ctx_manager import GradModeVariable, InferenceModeVariable
+
+    if getattr(GradModeVariable._call_func, "of", None) is switch:
+        return lambda: None
+    undo: list[Callable[[], None]] = []
+
+    def replace(cls: type, name: str, method: Any) -> Any:
+        original = vars(cls)[name]
+        setattr(cls, name, method)
+        undo.append(lambda: setattr(cls, name, original))
+        return original
+
+    entered: dict[int, Callable[[], None]] = {}  # by the context
+
+    def call_func(self: Any, tx: Any, values: Any) -> None:
+        """It enters with the values that it was made for, and leaves with those before."""
+        switched(self, tx, values)
+        if values is self.target_values:
+            back = switch(values[0])
+            entered.setdefault(id(self), back)
+        elif id(self) in entered:
+            entered.pop(id(self))()
+
+    def enter(self: Any, *args: Any) -> Any:
+        entered[id(self)] = switch(not self.target_values[0])
+        return enter_inference(self, *args)
+
+    def leave(self: Any, *args: Any) -> Any:
+        entered.pop(id(self))()
+        return leave_inference(self, *args)
+
+    call_func.of = switch  # type: ignore[attr-defined]
+    switched = replace(GradModeVariable, "_call_func", call_func)
+    enter_inference = replace(InferenceModeVariable, "enter", enter)
+    leave_inference = replace(InferenceModeVariable, "exit", leave)
+
+    def undo_all() -> None:
+        for step in undo:
+            step()
+
+    return undo_all
+
+
+def run_with(constant: Callable[[Any], Any], function: Callable[..., Any], args: Any) -> Any:
+    """function(*args), in which Dynamo gives what torch.zeros and their like make to `constant`."""
+    return function(*args)
+
+
+def _constant(tx: Any, result: Any) -> Any:
+    """A tensor that was made, as a jet, if the frame in which `run_with` runs called for it."""
+    if not result.is_tensor() or result.dtype is None:
+        return result
+    if not (result.dtype.is_floating_point or result.dtype.is_complex):
+        return result
+    frame = tx
+    while not frame.f_globals["__name__"].startswith("jetfold."):
+        frame = frame.parent
+        if frame is None:
+            return result
+    while frame.f_code.co_name == "of_points":  # of the transform, which calls the user's function
+        frame = frame.parent
+    if frame.f_code is not run_with.__code__:
+        return result
+    return frame.symbolic_locals["constant"].call_function(tx, [result], {})
+
+
+def _names_tensors(variable: Any) -> bool:
+    """Whether a class that Dynamo knows, or one of a tuple or a union, is torch.Tensor."""
+    if not variable.is_python_constant():
+        return False
+    kinds = variable.as_python_constant()
+    if isinstance(kinds, types.UnionType):
+        kinds = kinds.__args__
+    return torch.Tensor in (kinds if isinstance(kinds, tuple) else (kinds,))
+
+
+def _replaced(owner: Any, name: str, function: Callable[..., Any], cls: type) -> Callable[[], None]:
+    """Have owner.name be function(original, …) on behalf of a class; returns what undoes it."""
+    original = getattr(owner, name)
+
+    def replacement(*args: Any) -> Any:
+        return function(original, *args)
+
+    def undo() -> None:
+        if getattr(owner, name) is replacement:
+            setattr(owner, name, original)
+
+    replacement.of = cls  # type: ignore[attr-defined]
+    setattr(owner, name, replacement)
+    return undo
+
+
+def _refuse(cls: type, arguments: Any, message: str) -> None:
+    """Raise, where there is an object of a class among what Dynamo calls a function with."""
+    from torch._dynamo.variables.base import VariableTracker
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    def check(x: Any) -> None:
+        if isinstance(x, UserDefinedObjectVariable) and issubclass(x.python_type(), cls):
+            raise NotImplementedError(message)
+
+    VariableTracker.visit(check, arguments)
+
+
+def refuse_functions(cls: type) -> Callable[[], None]:
+    """Have Dynamo refuse a torch.autograd.Function of objects of a class; returns what undoes it.
+
+    Dynamo would trace its code, and the derivative that its author wrote would not count.
+    """
+    from torch._dynamo.variables.misc import AutogradFunctionVariable
+
+    if getattr(AutogradFunctionVariable.call_apply, "of", None) is cls:
+        return lambda: None
+
+    def call_apply(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        _refuse(
+            cls,
+            (args, kwargs),
+            f"the autograd.Function {self.fn_cls.__name__} inside of a compiled operator "
+            "or function: torch.compile would trace its code in place of the derivative "
+            "that its author wrote. Leave it out of what is compiled, or call all of it by "
+            "torch.compiler.disable(operator(f))(x)",
+        )
+        return original(self, tx, args, kwargs)
+
+    return _replaced(AutogradFunctionVariable, "call_apply", call_apply, cls)
+
+
+def _trace_transforms(handlers: dict[str, Callable[..., Any]], cls: type) -> Callable[[], None]:
+    """Have Dynamo trace handler(original, *args) for the functions of `TRANSFORMS`.
+
+    As `transforms_through` does where functions run; a replaced attribute of a module would be a
+    guard that fails afterwards. Returns what undoes it.
+    """
+    from torch._dynamo.variables.functions import UserFunctionVariable
+
+    functions = {name: getattr(module, name) for name, module in TRANSFORMS.items()}
+    by_function = {ORIGINALS.get(name, f): handlers[name] for name, f in functions.items()}
+
+    def call_function(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        handler = by_function.get(self.fn)
+        if handler is None or getattr(self, "is_original", False):
+            return original(self, tx, args, kwargs)
+        itself = type(self)(self.fn, source=self.source)
+        itself.is_original = True
+        return original(UserFunctionVariable(handler), tx, [itself, *args], kwargs)
+
+    return _replaced(UserFunctionVariable, "call_function", call_function, cls)
