@@ -110,14 +110,17 @@ def _present(ask: Engine, item: Wanted) -> Steps[Wanted | None]:
         return None
     summed = item.summed & frozenset(flat(item.axes))
     absent = summed - (yield ask.varying(item.node, item.axes))
-    weight = item.weight
+    weight = _repeated(ask, item, item.weight, absent)
+    return replace(item, summed=summed - absent, weight=weight)
+
+
+def _repeated(ask: Engine, item: Wanted, weight: Weight, absent: Labels) -> Weight:
+    """The weight of what is summed over labels that it lacks, and counts repeatedly."""
     given = frozenset(weight.labels) if weight is not None else frozenset()
     factor = float(prod(lengths(absent - given)))
     if weight is not None:
-        weight = ask.times(ask.reduced(weight, absent & given), factor)
-    elif factor != 1:
-        weight = Part(ask.arrays.full((), factor, item.node), ())
-    return replace(item, summed=summed - absent, weight=weight)
+        return ask.times(ask.reduced(weight, absent & given), factor)
+    return Part(ask.arrays.full((), factor, item.node), ()) if factor != 1 else None
 
 
 def _settled(ask: Engine, item: Wanted) -> Steps[Part | None]:
@@ -206,13 +209,7 @@ def _of_operand(
 ) -> Wanted:
     """An operand; over labels that it lacks it counts repeatedly."""
     missing = (summed & frozenset(flat(item.axes))) - frozenset(flat(own))
-    given = frozenset(weight.labels) if weight is not None else frozenset()
-    factor = float(prod(lengths(missing - given)))
-    if weight is not None:
-        weight = ask.times(ask.reduced(weight, missing & given), factor)
-    elif factor != 1:
-        weight = Part(ask.arrays.full((), factor, item.node), ())
-    return Wanted(x, own, summed - missing, weight)
+    return Wanted(x, own, summed - missing, _repeated(ask, item, weight, missing))
 
 
 def _through_contraction(ask: Engine, item: Wanted, kind: Contracted) -> Steps[list[Wanted] | None]:

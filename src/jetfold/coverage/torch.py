@@ -18,6 +18,7 @@ import torch
 
 from .. import operators
 from ..derivatives import derivatives
+from ..torch.general import is_inexact
 from ..torch.private import tree_flatten, tree_leaves, tree_unflatten
 from ..warn import JetfoldWarning
 from .rows import HOW, Row
@@ -180,7 +181,7 @@ def _function(info: Any, sample: Any) -> Callable[[Any], Any] | None:
         result = info.gradcheck_wrapper(info.op, first, *args, **kwargs)
         if sample.output_process_fn_grad is not None:
             result = sample.output_process_fn_grad(result)
-        return [x for x in tree_leaves(result) if _is_inexact(x)]
+        return [x for x in tree_leaves(result) if is_inexact(x)]
 
     values = outputs(torch.zeros(2, dtype=torch.float64))
     there = [torch.isfinite(y) for y in values]
@@ -199,10 +200,6 @@ def _function(info: Any, sample: Any) -> Callable[[Any], Any] | None:
         return sum(term.real if term.is_complex() else term for term in terms)
 
     return g
-
-
-def _is_inexact(x: Any) -> bool:
-    return hasattr(x, "dtype") and (x.dtype.is_floating_point or x.dtype.is_complex)
 
 
 def _moves(info: Any, x: Any) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._dynamo.callback import callback_handler
 
 from .private import ORIGINALS, TRANSFORMS, Switch
 
@@ -75,7 +76,6 @@ def operators_are_methods(
     operators is replaced for as long as it traces jets. Nor does it look into tuples for them, as
     it does into lists: `torch.cat((x, y))`.
     """
-    from torch._dynamo.callback import callback_handler
     from torch._dynamo.variables import torch_function
     from torch._dynamo.variables.builtin import BuiltinVariable
     from torch._dynamo.variables.constant import ConstantVariable
@@ -137,14 +137,25 @@ def operators_are_methods(
         _replaced(TensorVariable, "call_method", call_method, cls),
     ]
 
-    def restore(_: Any) -> None:
-        for step in undo:
-            step()
-        # A list of its own: PyTorch is walking through this one.
-        callbacks = callback_handler.end_callbacks
-        callback_handler.end_callbacks = [c for c in callbacks if c is not restore]
+    until_compiled(*undo)
 
-    callback_handler.register_end_callback(restore)
+
+_undo: list[Callable[[], None]] = []
+
+
+def until_compiled(*steps: Callable[[], None]) -> None:
+    """Take these steps when Dynamo has compiled what it is compiling, the last one first."""
+    _undo.extend(steps)
+    if _compiled not in callback_handler.end_callbacks:
+        callback_handler.register_end_callback(_compiled)
+
+
+def _compiled(_: Any) -> None:
+    while _undo:
+        _undo.pop()()
+    # A list of its own: PyTorch is walking through this one.
+    callbacks = callback_handler.end_callbacks
+    callback_handler.end_callbacks = [c for c in callbacks if c is not _compiled]
 
 
 def watch_traced(switch: Switch) -> Callable[[], None]:
@@ -153,37 +164,30 @@ def watch_traced(switch: Switch) -> Callable[[], None]:
 
     if getattr(GradModeVariable._call_func, "of", None) is switch:
         return lambda: None
-    undo: list[Callable[[], None]] = []
-
-    def replace(cls: type, name: str, method: Any) -> Any:
-        original = vars(cls)[name]
-        setattr(cls, name, method)
-        undo.append(lambda: setattr(cls, name, original))
-        return original
-
     entered: dict[int, Callable[[], None]] = {}  # by the context
 
-    def call_func(self: Any, tx: Any, values: Any) -> None:
+    def call_func(original: Any, self: Any, tx: Any, values: Any) -> None:
         """It enters with the values that it was made for, and leaves with those before."""
-        switched(self, tx, values)
+        original(self, tx, values)
         if values is self.target_values:
             back = switch(values[0])
             entered.setdefault(id(self), back)
         elif id(self) in entered:
             entered.pop(id(self))()
 
-    def enter(self: Any, *args: Any) -> Any:
+    def enter(original: Any, self: Any, *args: Any) -> Any:
         entered[id(self)] = switch(not self.target_values[0])
-        return enter_inference(self, *args)
+        return original(self, *args)
 
-    def leave(self: Any, *args: Any) -> Any:
+    def leave(original: Any, self: Any, *args: Any) -> Any:
         entered.pop(id(self))()
-        return leave_inference(self, *args)
+        return original(self, *args)
 
-    call_func.of = switch  # type: ignore[attr-defined]
-    switched = replace(GradModeVariable, "_call_func", call_func)
-    enter_inference = replace(InferenceModeVariable, "enter", enter)
-    leave_inference = replace(InferenceModeVariable, "exit", leave)
+    undo = [
+        _replaced(GradModeVariable, "_call_func", call_func, switch),
+        _replaced(InferenceModeVariable, "enter", enter, switch),
+        _replaced(InferenceModeVariable, "exit", leave, switch),
+    ]
 
     def undo_all() -> None:
         for step in undo:
@@ -225,8 +229,8 @@ def _names_tensors(variable: Any) -> bool:
     return torch.Tensor in (kinds if isinstance(kinds, tuple) else (kinds,))
 
 
-def _replaced(owner: Any, name: str, function: Callable[..., Any], cls: type) -> Callable[[], None]:
-    """Have owner.name be function(original, …) on behalf of a class; returns what undoes it."""
+def _replaced(owner: Any, name: str, function: Callable[..., Any], of: Any) -> Callable[[], None]:
+    """Have owner.name be function(original, …) on behalf of something; returns what undoes it."""
     original = getattr(owner, name)
 
     def replacement(*args: Any) -> Any:
@@ -236,7 +240,7 @@ def _replaced(owner: Any, name: str, function: Callable[..., Any], cls: type) ->
         if getattr(owner, name) is replacement:
             setattr(owner, name, original)
 
-    replacement.of = cls  # type: ignore[attr-defined]
+    replacement.of = of  # type: ignore[attr-defined]
     setattr(owner, name, replacement)
     return undo
 

@@ -47,10 +47,10 @@ def _functions(*kinds: type) -> frozenset[Callable[..., Any]]:
     return frozenset(f for f, key in NAMES.items() if isinstance(RULES[key], kinds))
 
 
-ENTRYWISE = _functions(Sum, Product, Quotient, Power, Elementwise)
-COMPUTED = ENTRYWISE | _functions(
-    Affine, Bilinear, Convolution, Einsum, StackedMatmul, Total, Joined
-)
+COMPUTED = _functions(
+    Sum, Product, Quotient, Power, Elementwise,
+    Affine, Bilinear, Convolution, Einsum, StackedMatmul, Total, Joined,
+)  # fmt: skip
 MADE = _functions(Constant, Copied) | {getattr(torch, name) for name in _FACTORIES}
 
 

@@ -29,6 +29,7 @@ from .double import in_float64 as in_float64
 from .double import seeded as seeded
 from .double import to_numpy as to_numpy
 from .general import general
+from .general import is_inexact as is_inexact
 from .overload import Jet, NewLevel, report
 from .private import tree_map
 from .randomness import random_state, set_random_state
@@ -356,11 +357,6 @@ def vmap(func: Callable[[Any], Any], over: Any) -> Any:
 def jvp(func: Callable[[Any], Any], point: Any, tangent: Any) -> Any:
     """The derivative along a tangent that is broadcast to the point."""
     return torch.func.jvp(func, (point,), (tangent.expand(point.shape),))[1]
-
-
-def is_inexact(x: Any) -> bool:
-    """Whether a tensor holds real or complex numbers."""
-    return bool(x.is_floating_point() or x.is_complex())
 
 
 def is_scalar(func: Callable[[Any], Any], point: Any, points: int) -> bool:

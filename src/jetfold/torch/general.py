@@ -104,6 +104,7 @@ def _evaluated(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 def is_inexact(leaf: Any) -> bool:
+    """Whether something is a tensor of real or complex numbers, which have derivatives."""
     return is_tensor(leaf) and (leaf.is_floating_point() or leaf.is_complex())
 
 

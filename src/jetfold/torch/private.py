@@ -185,8 +185,8 @@ TRANSFORMS = {
     "_grad_postprocess": torch.autograd.functional,
     "_jacfwd": torch.autograd.functional,
 }
-"""What vmap, jvp, vjp and grad of torch.func come down to, torch.autograd.grad of tensors, what
-torch.autograd.functional does with arguments and results, and torch.func.functional_call.
+"""What vmap, jvp, vjp and grad of torch.func come down to, torch.autograd.grad of tensors, and what
+torch.autograd.functional does with arguments and results.
 
 Each is looked up in its module when it is called, also by transforms that were made before, and by
 jacfwd, jacrev and hessian. Without them those transforms refuse jets, as no tensors.

@@ -16,7 +16,7 @@ from torch._dynamo.callback import callback_handler
 from torch._guards import CompileContext
 from torch.autograd.function import FunctionMeta, _SingleLevelFunction
 
-from .dynamo_private import refuse_functions, watch_traced
+from .dynamo_private import refuse_functions, until_compiled, watch_traced
 from .private import ORIGINALS, TRANSFORMS, Switch, tree_leaves
 
 _lock = threading.Lock()
@@ -41,7 +41,6 @@ class Watch:
         self._compiling = compiling
         self._inside = 0
         self._table: Sequence[Replaced] = ()
-        self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> None:
         with _lock:
@@ -55,7 +54,6 @@ class Watch:
             # torch.compiler.reset() forgets who wants to know. (It is asked in every call.)
             if self._compiling and self._begin not in callback_handler.start_callbacks:
                 callback_handler.register_start_callback(self._begin)
-                callback_handler.register_end_callback(self._end)
 
     def __exit__(self, *_: object) -> None:
         with _lock:
@@ -69,11 +67,7 @@ class Watch:
 
     def _begin(self, _: Any) -> None:
         assert self._compiling
-        self._undo.append(self._compiling())
-
-    def _end(self, _: Any) -> None:
-        while self._undo:
-            self._undo.pop()()
+        until_compiled(self._compiling())
 
 
 # ------------------------------------------------------------------ transforms inside
@@ -119,7 +113,7 @@ def functions_through(handler: Callable[..., Any], cls: type) -> Watch:
     original = vars(scripts)["__call__"]
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, cls) for x in tree_leaves((args, kwargs))):
+        if _holds(cls, (args, kwargs)):
             return cls.__torch_function__(self, (), args, kwargs)  # type: ignore[attr-defined]
         return original(self, *args, **kwargs)
 
@@ -134,6 +128,10 @@ def functions_through(handler: Callable[..., Any], cls: type) -> Watch:
     return Watch(table, partial(refuse_functions, cls))
 
 
+def _holds(cls: type, tree: Any) -> bool:
+    return any(isinstance(x, cls) for x in tree_leaves(tree))
+
+
 def _forward_through(handler: Callable[..., Any], cls: type) -> Callable[[type, str], Any]:
     """Attributes of Functions by which the handler stands in for their `forward`.
 
@@ -142,9 +140,6 @@ def _forward_through(handler: Callable[..., Any], cls: type) -> Callable[[type, 
     that has returned `setup_context`. Forward runs without a graph; the handler does not.
     """
     state = threading.local()
-
-    def jets(tree: Any) -> bool:
-        return any(isinstance(x, cls) for x in tree_leaves(tree))
 
     def attribute(function: Any, name: str) -> Any:
         found = type.__getattribute__(function, name)
@@ -162,7 +157,7 @@ def _forward_through(handler: Callable[..., Any], cls: type) -> Callable[[type, 
     def forward(function: Any, original: Any, args: tuple[Any, ...], modes: Any) -> Any:
         with_ctx = function.setup_context is _SingleLevelFunction.setup_context
         rest = args[1:] if with_ctx else args
-        if not jets(rest):
+        if not _holds(cls, rest):
             return handler(function, rest, {}, lambda *_: original(*args))
         inside = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
         _set_modes(*modes)

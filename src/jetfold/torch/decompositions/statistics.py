@@ -17,26 +17,10 @@ def quantile(
     keepdim: bool = False,
     *,
     interpolation: str = "linear",
+    skip: bool = False,
 ) -> Any:
-    """Between the two sorted entries beside q (n − 1); nan where there is one."""
-    return _quantile(input, q, dim, keepdim, interpolation, False)
-
-
-def nanquantile(
-    input: Any,
-    q: Any,
-    dim: int | None = None,
-    keepdim: bool = False,
-    *,
-    interpolation: str = "linear",
-) -> Any:
-    """The quantile of what is a number."""
-    return _quantile(input, q, dim, keepdim, interpolation, True)
-
-
-def _quantile(
-    x: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip: bool
-) -> Any:
+    """Between the two sorted entries beside q (n − 1); nan where there is one, or skip them."""
+    x = input
     ndim = x.ndim
     x = x.reshape(-1) if dim is None or ndim == 0 else x.movedim(dim, -1)
     q = q if is_tensor(q) else torch.tensor(q, dtype=x.dtype, device=x.device)
@@ -72,6 +56,11 @@ def _quantile(
         )
         out = out if ndim else out.reshape(-1)
     return out.squeeze(0) if q.ndim == 0 else out
+
+
+def nanquantile(*args: Any, **kwargs: Any) -> Any:
+    """The quantile of what is a number."""
+    return quantile(*args, **kwargs, skip=True)
 
 
 def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Any:
