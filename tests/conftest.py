@@ -36,7 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
         old = [int(n) for n in importlib.metadata.version("jaxlib").split(".")[:2]] < [0, 11]
         if old:  # later ones refuse an option that they do not know
             os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
-    if config.cache is not None and not hasattr(config, "workerinput"):  # workers inherit these
+    if getattr(config, "cache", None) and not hasattr(
+        config, "workerinput"
+    ):  # workers inherit these
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

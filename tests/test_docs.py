@@ -11,10 +11,16 @@ pytest.importorskip("torch")
 pytest.importorskip("jax")
 
 DOCS = Path(__file__).parent.parent / "docs"
-PROGRAMS = re.findall(r"```python\n(.*?)```", (DOCS / "rules.md").read_text("utf-8"), re.DOTALL)
+PROGRAMS = [
+    pytest.param(page, program, id=f"{page}-{k}")
+    for page in ("rules.md", "vmc.md")
+    for k, program in enumerate(
+        re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+    )
+]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_rules_of_ones_own(program):
+@pytest.mark.parametrize(("page", "program"), PROGRAMS)
+def test_programs_of_the_docs(page, program):
     assert "assert" in program
-    exec(compile(program, "docs/rules.md", "exec"), {})
+    exec(compile(program, f"docs/{page}", "exec"), {})

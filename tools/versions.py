@@ -62,8 +62,8 @@ INTERFACES = "tests/test_versions.py::test_private_interfaces_are_there"
 WITHOUT = {"jax": "torch", "torch": "jax jaxlib flax equinox folx"}
 """What is hidden from the tests."""
 
-NEED_JAX = {"equinox", "flax", "folx"}
-"""Development dependencies that bring JAX with them."""
+BRING = {"jax": {"diffrax", "equinox", "flax", "folx"}, "torch": {"torchdiffeq"}}
+"""Development dependencies that bring a framework with them."""
 
 NO_TESTS = {"mypy", "ruff"}
 """And those that check the code, whatever the versions."""
@@ -119,7 +119,7 @@ def requirements(framework: str) -> list[str]:
     """The development dependencies that tests of a framework need, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    left_out = NO_TESTS if framework == "jax" else NO_TESTS | NEED_JAX
+    left_out = NO_TESTS.union(*(names for other, names in BRING.items() if other != framework))
     names = {need: re.split(r"[<>=\[]", need)[0] for need in extras["bench"] + extras["dev"]}
     return [need for need, name in names.items() if name not in left_out]
 
@@ -142,7 +142,7 @@ def tested(environment: Path, row: Row, select: str) -> list[str]:
 
 
 def write(cells: list[str]) -> None:
-    """Put a row into the table of the page, in place of the one of the same versions."""
+    """Put a row into the table of the page, in place of those of the same minor versions."""
     text = PAGE.read_text("utf-8")
     head, rows = re.findall(r"(\| date \|.*\n\|[-| ]+\n)((?:\|.*\n)*)", text)[0]
     lines = [f"| {' | '.join(cells)} |"]
@@ -152,10 +152,10 @@ def write(cells: list[str]) -> None:
 
 
 def _versions(row: str) -> tuple[str, list[int], list[int]]:
-    """Of a line of the table: framework, its version and that of Python."""
+    """Of a line of the table: framework, its minor version and that of Python."""
     _, python, framework = [cell.strip() for cell in row.strip("| ").split("|")[:3]]
     name, version = framework.split()
-    return name, _numbers(version), _numbers(python)
+    return name, _numbers(version)[:2], _numbers(python)[:2]
 
 
 def _numbers(version: str) -> list[int]:

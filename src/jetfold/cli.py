@@ -5,6 +5,7 @@ typer, rich, matplotlib and torch are optional, so nothing of them is imported b
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ EXTRAS = {
     "matplotlib": "bench",
     "torch": "torch",
     "jax": "jax",
+    "flax": "bench",
     "expecttest": "coverage",
     "absl": "coverage",
 }
@@ -59,6 +61,16 @@ def explained(expression: str, names: Sequence[str] = (), dim: int | None = None
 
 # ------------------------------------------------------------------ bench
 
+SUITES = {
+    "operators": ("suite", "report"),
+    "stochastic": ("stochastic", "estimates"),
+    "vmc": ("vmc", "costs"),
+}
+"""By name: the modules of `bench` that measure and that report."""
+
+OPTIONS = {"dimensions": "dim"}
+"""The options that have another name in the settings."""
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
@@ -72,6 +84,13 @@ def _dimensions(items: Sequence[str]) -> dict[str, int]:
             raise ValueError(f"--dim takes operator=number, as in --dim laplacian=20; got {item!r}")
         found[name] = int(number)
     return found
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"--{name} takes whole numbers, as in --{name} 4,8; got {text!r}")
+    return tuple(map(int, words))
 
 
 def installed() -> tuple[str, ...]:
@@ -89,26 +108,33 @@ def measure(
     dtype: str,
     threads: int | None,
     out: Path,
-    stochastic: bool = False,
+    suite: str = "operators",
 ) -> int:
     """What `jetfold bench` does for one framework; the exit status.
 
     Args:
-        options: of `Settings`; methods and modes may be missing.
-        stochastic: measure random directions and high dimension instead.
+        options: of the `Settings` of the suite; those that are missing have defaults there.
+        suite: of `SUITES`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from .bench import estimates, report, suite
-    from .bench import stochastic as of_samples
+    from .bench import report
     from .bench.backends import backend as backend_of
+    from .bench.suite import TOLERANCE
 
-    if dtype not in suite.TOLERANCE:
-        raise ValueError(f"dtype must be one of {', '.join(suite.TOLERANCE)}; got {dtype!r}")
+    if suite not in SUITES:
+        raise ValueError(f"suite must be one of {', '.join(SUITES)}; got {suite!r}")
+    if suite == "vmc" and framework != "jax":
+        raise ValueError("the wave functions of --suite vmc are in JAX: --framework jax")
+    measured, reported = (import_module(f".bench.{name}", __package__) for name in SUITES[suite])
+    if dtype not in TOLERANCE:
+        raise ValueError(f"dtype must be one of {', '.join(TOLERANCE)}; got {dtype!r}")
+    known = {field.name for field in fields(measured.Settings)}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"--{OPTIONS.get(name, name)} does not go with --suite {suite}")
     backend = backend_of(framework, device, dtype, threads)
-    measured: Any = of_samples if stochastic else suite
-    reported: Any = estimates if stochastic else report
     settings = measured.Settings(**(measured.defaults(backend) | options))
     environment = report.Environment.of(backend, settings)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +157,7 @@ def measure(
     if outcome.rows:
         console.print(reported.table(outcome.rows, dtype))
         console.print(reported.legend(settings), style="dim", highlight=False)
-        name = f"{framework}-stochastic" if stochastic else framework
+        name = framework if suite == "operators" else f"{framework}-{suite}"
         numbers, picture = out / f"{name}.csv", out / f"{name}.png"
         reported.write_csv(outcome.rows, environment, numbers)
         drawn = reported.plot(outcome.rows, environment, picture)
@@ -247,7 +273,8 @@ def application() -> Any:
             str,
             typer.Option(
                 help="Among nested,standard,collapsed,minimal and, without --stochastic, "
-                "rewritten,folx,jet. Default: all."
+                "rewritten,folx,jet; with --suite vmc among forward,nested,folx,folx-sparse,dense,"
+                "structured. Default: all."
             ),
         ] = "",
         modes: Annotated[
@@ -261,7 +288,18 @@ def application() -> Any:
             list[str] | None,
             typer.Option(help="Coordinates of an operator, laplacian=20; may be repeated."),
         ] = None,
-        batch: Annotated[int, typer.Option(help="Points per evaluation.")] = 128,
+        networks: Annotated[
+            str, typer.Option(help="Of --suite vmc: ferminet,psiformer,lapnet. Default: all.")
+        ] = "",
+        electrons: Annotated[
+            str, typer.Option(help="Of --suite vmc: even numbers. Default: 4,8,16,32.")
+        ] = "",
+        walkers: Annotated[
+            int | None, typer.Option(help="Of --suite vmc, evaluated at once. Default: 8.")
+        ] = None,
+        batch: Annotated[
+            int | None, typer.Option(help="Points per evaluation. Default: 128.")
+        ] = None,
         width: Annotated[float, typer.Option(help="A factor for the widths of the network.")] = 1.0,
         dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
         device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
@@ -285,9 +323,15 @@ def application() -> Any:
         out: Annotated[Path, typer.Option(help="Where tables and pictures go.")] = Path(
             "bench-results"
         ),
+        suite: Annotated[
+            str,
+            typer.Option(
+                help="operators; stochastic: random directions and high dimension; vmc: wave "
+                "functions."
+            ),
+        ] = "operators",
         stochastic: Annotated[
-            bool,
-            typer.Option("--stochastic", help="Measure random directions and high dimension."),
+            bool, typer.Option("--stochastic", help="The same as --suite stochastic.")
         ] = False,
     ) -> None:
         """Measure the methods against each other and against plain forward passes.
@@ -303,8 +347,13 @@ def application() -> Any:
         directions, and an exact one in D = 10,000 evaluated in chunks of 100 (both of a network
         D → 64 → 1, batch 4 at most). That takes about four minutes for both frameworks, and ends
         with status 1 also if an estimate is more than 6 standard errors off.
+
+        With --suite vmc, log|ψ|, its gradient and its Laplacian are evaluated in JAX for FermiNet,
+        Psiformer and LapNet by a scan of Hessian-vector products, by folx (dense and sparse) and by
+        jetfold (structure=False and as it is), and their time, temporary memory, compile time,
+        operations and errors are set beside the plain forward pass.
         """
-        from .bench import report, suite  # noqa: F401  (what is missing should be missed at once)
+        from .bench import report  # noqa: F401  (what is missing should be missed at once)
 
         try:
             given = {
@@ -312,14 +361,17 @@ def application() -> Any:
                 "methods": _words(methods),
                 "modes": _words(modes),
                 "dimensions": _dimensions(dim or ()),
+                "networks": _words(networks),
+                "electrons": _numbers("electrons", electrons),
             }
             options: dict[str, Any] = {name: value for name, value in given.items() if value}
-            options |= {"batch": batch, "width": width, "repeats": repeats, "seed": seed}
-            if budget is not None:
-                options["budget"] = budget
+            options |= {"width": width, "seed": seed}
+            numbers = {"walkers": walkers, "batch": batch, "repeats": repeats, "budget": budget}
+            options |= {name: value for name, value in numbers.items() if value is not None}
+            suite = "stochastic" if stochastic else suite
             status = 0
-            for name in _words(framework) or installed():
-                status |= measure(options, name, device, dtype, threads, out, stochastic)
+            for name in _words(framework) or (("jax",) if suite == "vmc" else installed()):
+                status |= measure(options, name, device, dtype, threads, out, suite)
         except ValueError as error:
             raise refuse(error) from None
         raise typer.Exit(status)

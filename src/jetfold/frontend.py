@@ -48,17 +48,28 @@ class Frontend(Protocol):
             args: numbers, strings, and immutable objects that were made before the trace began.
         """
 
-    def history(self, array: Any) -> Any:
-        """How an array was computed from others that may change; None where it was not."""
+    def whole(self, *functions: Callable[..., Any]) -> None:
+        """Say to a tracer of the framework that it takes these functions as a whole, or not at all.
 
-    def check_history(self, name: str, history: Any) -> None:
-        """Refuse an array that is out of date.
+        Args:
+            functions: of a module, or methods of a class.
+        """
+
+    def history(self, array: Any) -> Any:
+        """What tells later whether an array is what counts; None where it cannot change."""
+
+    def in_force(self, name: str, array: Any, history: Any) -> Any:
+        """What counts now in the place of an array.
 
         Raises:
-            RuntimeError: what it was computed from has changed since.
+            RuntimeError: what it was computed from has changed since, or that is not known.
         """
 
     # ---- jets
+
+    def structured(self, point: Array, rows: int) -> bool:
+        """Whether blocks of so many rows at this point may be structured (`core.structure`), and
+        that does not cost more than it saves."""
 
     def new_level(self, batch_dims: int = 0) -> AbstractContextManager[int]:
         """A level above those of all transforms that are running; its points have so many batch
@@ -71,6 +82,9 @@ class Frontend(Protocol):
 
     def run(self, function: Callable[..., Any], jets: Sequence[Any]) -> Any:
         """The function on jets; of each result `opened` tells the coefficients."""
+
+    def rehearse(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """function(*args), for what happens, not for its value."""
 
     def opened(self, level: int, leaf: Any) -> tuple[Array, Sequence[Block]]:
         """The value and the blocks of a result; no blocks, (), where it does not depend on jets

@@ -330,6 +330,7 @@ def weighted_laplacian(
     batch_dims: int = 0,
     method: str = "minimal",
     chunk_size: int | None = None,
+    structure: bool = True,
 ) -> Any:
     """Tr(σσᵀ∇²f), or Tr(C∇²f) for any symmetric matrix C.
 
@@ -341,7 +342,7 @@ def weighted_laplacian(
         C: instead of sigma a symmetric matrix `Float[n, n]`, definite or not. A numpy array is
             split into its eigenvectors once (R = its rank); a framework's array may be trainable
             and is used as it is, with 2n directions; or a callable of the point that returns one.
-        argnums, batch_dims, method, chunk_size: as in `laplacian`.
+        argnums, batch_dims, method, chunk_size, structure: as in `laplacian`.
 
     Returns:
         a function with the arguments of f and results of the shape of f's; without f an operator.
@@ -372,7 +373,14 @@ def weighted_laplacian(
         operator = WeightedByMatrix(C)
     if f is None:
         return operator
-    return operator(f, argnums=argnums, batch_dims=batch_dims, method=method, chunk_size=chunk_size)
+    return operator(
+        f,
+        argnums=argnums,
+        batch_dims=batch_dims,
+        method=method,
+        chunk_size=chunk_size,
+        structure=structure,
+    )
 
 
 __test__ = {

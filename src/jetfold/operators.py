@@ -25,7 +25,7 @@ class Factor:
 
     Attributes:
         value: a complex number, an array or a callable of the points.
-        history: what tells whether an array is still what was computed (`Frontend.history`).
+        history: what tells whether an array is still what counts (`Frontend.history`).
     """
 
     value: Any
@@ -37,7 +37,7 @@ class Factor:
         if isinstance(value, complex):
             return value
         if self.history is not None:
-            call.frontend.check_history(described(value), self.history)
+            value = call.frontend.in_force(described(value), value, self.history)
         given = value(*call.points) if callable(value) else value
         return call.frontend.xp.asarray(given, call.points[0])
 
@@ -72,16 +72,18 @@ class Operator(Transform):
     A coefficient is one value, one per point (the shape of the batch axes), or has the shape of
     the output; a callable gets the points as f does. It is read, and products of several are
     evaluated, in every call: an operator that is made once follows a tensor that an optimiser
-    changes. What was computed from such a tensor is not computed again, so it is written as a
-    callable, and so is what belongs to a module, whose attribute may be replaced (by
-    `torch.func.functional_call`, or `load_state_dict(assign=True)`):
+    changes, and a parameter of a module also where another takes its place there (by
+    `torch.func.functional_call`, or `load_state_dict(assign=True)`). What was computed from
+    parameters is not computed again: as a callable it is, and so is what is found by any other
+    name, such as a buffer that may be replaced:
 
     >>> class Diffusion(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
+    ...         self.k = torch.nn.Parameter(torch.tensor(0.0))
     ...         self.log_k = torch.nn.Parameter(torch.tensor(0.0))
     ...         self.net = torch.nn.Linear(3, 1)
-    ...         self.operator = t - (lambda p: self.log_k.exp()) * (x**2 + y**2)
+    ...         self.operator = self.k * t - (lambda p: self.log_k.exp()) * (x**2 + y**2)
     ...
     ...     def forward(self, p):
     ...         return self.operator(self.net, batch_dims=1)(p)
@@ -118,8 +120,10 @@ class Operator(Transform):
         return (self.symbol, *(term.symbol for term in self.outside))
 
     def assemble(self, results: Sequence[Any], call: Call) -> Any:
+        if not self.outside:
+            return results[0]
         frontend = call.frontend
-        total = results[0] if static(_is_nonzero, self.symbol) or not self.outside else None
+        total = results[0] if static(_is_nonzero, self.symbol) else None
         for term, result in zip(self.outside, results[1:], strict=True):
             factors = [factor.at(call) for factor in term.factors]
             scaled = frontend.map_outputs(partial(_scaled, factors, call.batch), result)

@@ -50,6 +50,7 @@ class Transform:
         batch_dims: int = 0,
         method: str = "minimal",
         chunk_size: int | None = None,
+        structure: bool = True,
     ) -> Function:
         """The function that evaluates the operator, with the arguments of f.
 
@@ -60,6 +61,8 @@ class Transform:
             method: "minimal", "collapsed", "standard" or "nested".
             chunk_size: evaluate the sum of directional derivatives that the operator is in pieces
                 of that many directions, one after the other: the same value, in the memory of one.
+            structure: whether coefficients that are zero whatever the point are left out
+                (`core.structure`); the values are the same.
         """
         if not callable(f):
             raise TypeError(
@@ -74,6 +77,7 @@ class Transform:
         positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         if not positions or not all(isinstance(k, int) for k in positions):
             raise ValueError(f"argnums must be an integer or a tuple of integers, got {argnums!r}")
+        least = max(max(positions) + 1, -min(positions))  # arguments that are needed
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
         if not isinstance(batch_dims, int) or isinstance(batch_dims, bool) or batch_dims < 0:
@@ -86,22 +90,22 @@ class Transform:
 
         def transformed(*args: Any, **kwargs: Any) -> Any:
             rng = kwargs.pop("rng", None) if self.random else None
-            if any(not -len(args) <= k < len(args) for k in positions):
+            if len(args) < least:
                 raise TypeError(
                     f"argnums={argnums!r} asks for positional arguments that are not there: "
                     f"{len(args)} came; pass the point to differentiate by position"
                 )
-            points = tuple(args[k] for k in positions)
+            points = tuple([args[k] for k in positions])
             frontend = frontend_of(points[0])
             for point in points:
                 frontend.check_point(self.name, point, batch_dims)
             shapes = [tuple(point.shape) for point in points]
-            if any(shape[:batch_dims] != shapes[0][:batch_dims] for shape in shapes):
+            if any([shape[:batch_dims] != shapes[0][:batch_dims] for shape in shapes[1:]]):
                 raise ValueError(
                     f"the arguments {argnums!r} must share their first {batch_dims} (batch) axes, "
                     f"got shapes {', '.join(map(str, shapes))}"
                 )
-            counts = tuple(index(prod(shape[batch_dims:])) for shape in shapes)
+            counts = tuple([index(prod(shape[batch_dims:])) for shape in shapes])
 
             def of_points(*points: Any) -> Any:
                 filled = list(args)
@@ -110,12 +114,15 @@ class Transform:
                 return f(*filled, **kwargs)
 
             one = isinstance(argnums, int)
-            call = Call(frontend, of_points, points, counts, one, batch_dims, method, rng)
+            call = Call(
+                frontend, of_points, points, counts, one, batch_dims, method, rng, structure
+            )
             vectors, variables = self.directions(call)
-            if chunk_size is None:
-                results = call.at_once(self.symbols, variables, vectors)
+            frontend.whole(Call.at_once, Call.in_chunks)
+            if chunk_size is None:  # a bound method Dynamo could not make again
+                results = Call.at_once(call, self.symbols, variables, vectors)
             else:
-                results = call.in_chunks(self.symbols, variables, vectors, chunk_size)
+                results = Call.in_chunks(call, self.symbols, variables, vectors, chunk_size)
             return self.assemble(results, call)
 
         try:
@@ -140,7 +147,7 @@ class Transform:
         return results[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # such a one Dynamo can make again behind a graph break
 class Call:
     """One call of a transformed function.
 
@@ -150,6 +157,7 @@ class Call:
         counts: how many coordinates each of them has.
         one: whether argnums named one of them, not a tuple.
         rng: what randomness there is.
+        structure: whether zeros that are known beforehand are left out.
     """
 
     frontend: Frontend
@@ -160,6 +168,7 @@ class Call:
     batch_dims: int
     method: str
     rng: Any = None
+    structure: bool = True
 
     @property
     def n(self) -> int:
@@ -175,7 +184,7 @@ class Call:
         """The same call with other randomness."""
         return Call(
             self.frontend, self.function, self.points, self.counts, self.one, self.batch_dims,
-            self.method, rng,
+            self.method, rng, self.structure,
         )  # fmt: skip
 
     def at_once(self, symbols: Symbols, variables: Variables, vectors: Array | None) -> list[Any]:
@@ -218,7 +227,12 @@ class Call:
         """The coefficients (e_w(∂)x)_i of one degree: (size, *ones or batch, *shape of a point)."""
         if seeds.empty:
             return None
-        xp = self.frontend.xp
+        xp, shape = self.frontend.xp, tuple(point.shape)[self.batch_dims :]
+        may = vectors is None and self.structure and seeds.size >= plans.FEWEST
+        if may and self.frontend.structured(point, seeds.size):
+            found = self.frontend.static(plans.structured, seeds, start, shape)
+            if found is not None:
+                return found.block(xp, point, self.batch_dims)
         if vectors is None:
             block = xp.eye(self.n, point) if seeds.identity else xp.asarray(seeds.rows, point)
         elif seeds.identity:
@@ -226,9 +240,9 @@ class Call:
         else:
             block = xp.einsum("wv,v...->w...", xp.asarray(seeds.rows, point), vectors)
         batch = tuple(block.shape[1:-1]) or (1,) * self.batch_dims
-        if count != self.n:
+        if len(self.counts) > 1:
             block = block[..., start : start + count]
-        return block.reshape((block.shape[0], *batch, *tuple(point.shape)[self.batch_dims :]))
+        return xp.reshape(block, (block.shape[0], *batch, *shape))
 
     # ---- in chunks
 

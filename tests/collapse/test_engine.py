@@ -7,8 +7,8 @@ import sys
 import numpy as np
 
 from jetfold.collapse.arrays import aligned
-from jetfold.collapse.engine import Choice, Engine
-from jetfold.collapse.labels import Label, Part, together
+from jetfold.collapse.engine import Choice, Engine, answer
+from jetfold.collapse.labels import Label, Part, fresh, together
 from jetfold.core.axes import Acting, alongside
 
 
@@ -102,14 +102,21 @@ def test_bilinear_operations_sum_each_operand_by_itself(make, rng):
     assert found.after < found.before + 30
 
 
-def test_zeros_are_folded(make, arrays, rng):
-    x = rng.normal(size=(7, 3))
-    dead = make.mul(make.zeros(7, 3), make.sin(make.leaf(x)))
-    assert dead.zero
-    assert make.matmul(dead, make.leaf(rng.normal(size=(3, 2)))).zero
-    (value,) = Engine(arrays).run(make.returning(make.plus(make.leaf(x), dead)))
-    np.testing.assert_allclose(value, x)
-    assert not arrays.issued
+def test_products_by_zero_wait_to_be_added(make, arrays, rng):
+    """They are zero or nan, so what is linear passes first, and arrays stay what they are."""
+    x, w = rng.normal(size=(7, 3)), rng.normal(size=(3, 4))
+    x[2, 1] = np.nan
+    dead = make.mul(make.zeros(7, 3), make.leaf(x))
+    assert dead.nil
+    assert not dead.zero
+    y = rng.normal(size=(7, 3))
+    total = make.matmul(make.plus(make.leaf(y), dead), make.leaf(w))
+    part = answer(Engine(arrays).value(total, fresh(total.shape)))
+    np.testing.assert_allclose(part.bare, y @ w)
+    assert [taint.array.shape for taint in part.taints] == [(7,)]
+    np.testing.assert_allclose(part.array, (y + 0 * x) @ w)
+    assert np.isnan(part.array[2]).all()
+    assert np.isfinite(np.delete(part.array, 2, 0)).all()
 
 
 def test_values_needed_anyway_are_summed_where_they_are(make, rng):

@@ -42,8 +42,8 @@ class Vocabulary:
     def expand_dims(self, block, ndim):
         return block.reshape(len(block), *[1] * (ndim + 1 - block.ndim), *block.shape[1:])
 
-    def multiply_add(self, total, left, right):
-        return total + left * right
+    def multiply_add(self, total, left, right, factor=1.0):
+        return total + factor * left * right
 
     def sum(self, x, axes):
         return x.sum(tuple(axes))

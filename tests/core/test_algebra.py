@@ -237,6 +237,17 @@ def test_rowwise_stands_for_the_whole_product(wanted: tuple[Polynomial, ...]) ->
             assert list(table.entries) == [(w, w, w, c) for w, c in enumerate(table.rowwise)]
 
 
+@given(symbols)
+def test_factor_is_what_all_constants_have_in_common(wanted: tuple[Polynomial, ...]) -> None:
+    algebra = jet_algebra(wanted)
+    for table in (one for tables in algebra.products for t in tables for one in (t, t.square)):
+        constants = {c for *_, c in table.entries}
+        assert table.equal == (len(constants) == 1)
+        assert not table.equal or constants == {table.factor}
+        assert table.equal or table.factor == 1
+        assert table.size == algebra.sizes[table.m]
+
+
 def test_directions_kept_apart_multiply_row_by_row() -> None:
     algebra = directions.scheme((laplacian(3) ** 2,), "standard").algebra
     assert len(set(algebra.sizes[1:])) == 1

@@ -62,8 +62,8 @@ class Numpy:
     def expand_dims(self, block: Any, ndim: int) -> Any:
         return block.reshape(len(block), *[1] * (ndim + 1 - block.ndim), *block.shape[1:])
 
-    def multiply_add(self, total: Any, left: Any, right: Any) -> Any:
-        return total + left * right
+    def multiply_add(self, total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:
+        return total + factor * left * right
 
 
 class MatrixProduct:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("jax")
+jax = pytest.importorskip("jax")
 pytest.importorskip("absl")
 
 from jetfold.coverage import jax as coverage
@@ -15,9 +15,6 @@ from jetfold.coverage import page
 from jetfold.coverage.rows import counts, exact_share
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
-
-GENERAL = {"eig", "qr"}
-"""Exact, by nested differentiation, with a warning: of qr columns that the matrix leaves open."""
 
 SLOW = "cumlogsumexp cummin cumprod custom_linear_solve eig eigh igamma igammac lu random_gamma"
 """Those that XLA compiles slowly: on the page, and in test_operations."""
@@ -33,8 +30,11 @@ def test_every_primitive_is_exact_to_second_order(part):
     assert not by["wrong"] | by["refused"], [
         row for row in found if row.how in ("wrong", "refused")
     ]
-    written = page.read(PAGE.read_text(encoding="utf-8"), "jax")
-    assert by["own"] >= {row.name for row in written if row.how == "own"} & set(names[part::3])
+    text = PAGE.read_text(encoding="utf-8")
+    known = {row.name for row in page.read(text, "jax") if row.how == "own"}
+    if page.version(text, "jax") != jax.__version__:  # others differentiate more, or less
+        known -= by["not differentiable"]
+    assert by["own"] >= known & set(names[part::3])
     assert not by["general"]
     assert {row.order for row in found if row.how == "own"} == {2}
 
@@ -45,7 +45,7 @@ def test_the_page():
     found = page.read(text, "jax")
     assert page.summary(text, "jax") == counts(found)
     assert counts(found)["wrong"] == counts(found)["refused"] == 0
-    assert counts(found)["own"] >= 102
-    assert {row.name for row in found if row.how == "general"} <= GENERAL
+    assert counts(found)["general"] == 0
+    assert counts(found)["own"] >= 104
     assert exact_share(found) >= 0.98
     assert sum(row.order == 3 for row in found) >= 94

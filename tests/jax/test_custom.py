@@ -200,6 +200,12 @@ def test_loops_in_a_reverse_rule():
     # y'' of y = a cos y by a.
     second = -(2 * jnp.sin(y) * first + a * jnp.cos(y) * first**2) / (1 + a * jnp.sin(y))
     close(found, 0.09 * (x**2).sum() * second, 1e-8)
+    scaled = lambda c: jf.laplacian(lambda x: fixed_point(c * x[0] * x[1]))(x)
+    with (
+        pytest.warns(jf.JetfoldWarning, match="fixed_point"),
+        pytest.raises(NotImplementedError, match=r"cannot run backwards.*DirectAdjoint"),
+    ):
+        jax.grad(scaled)(0.3)
     with (
         jf.strict(),
         pytest.raises(NotImplementedError, match="custom_vjp function fixed_point"),

@@ -19,6 +19,7 @@ from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
 
 import jetfold as jf
+from jetfold.jax.private import operation_name
 from jetfold.jax.table import TABLE
 
 
@@ -72,9 +73,20 @@ def cases(shapes: str, low: float, high: float, order: int, *rows: str) -> list[
     """One case per row; a row lists the forms of one operation, separated by semicolons."""
     parsed = [tuple(int(n) for n in s.split(",") if n) for s in shapes.split(" ")]
     forms = [[f.strip() for f in row.split(";")] for row in rows]
-    if not hasattr(lax, "tile"):  # before JAX 0.9
-        forms = [[f for f in row if "lax.tile(" not in f] for row in forms]
-    return [Case(parsed, (low, high), row, order) for row in forms]
+    known = [[f for f in row if not any(new in f for new in TOO_NEW)] for row in forms]
+    return [Case(parsed, (low, high), row, order) for row in known if row]
+
+
+SINCE = {
+    "lax.tile(": (0, 9),
+    "mode='complete'": (0, 10),
+    "enable_eigvec_derivs": (0, 10),
+    "lax.one_minus_square(": (0, 12),
+    "lax.nextafter(": (0, 12),
+}
+"""What older versions of JAX lack, or have no derivatives of to compare with."""
+
+TOO_NEW = [written for written, version in SINCE.items() if jax.__version_info__ < version]
 
 
 T, X, Y = jf.partials(3, names="t x y")
@@ -240,6 +252,7 @@ CASES = [
         "x % y := x - lax.stop_gradient(jnp.floor(x / y)) * y; lax.rem(x, x + 9); jnp.remainder(x, y)",
         "x // 0.5 + x; jnp.floor(x) * x; jnp.ceil(x) * x; jnp.round(x, 1) * x; jnp.sign(x) * x; jnp.trunc(x) + x",
         "jnp.modf(x)[0]; jnp.divmod(x, 0.7)[1]; jnp.nan_to_num(x); jnp.copysign(x, c); jnp.heaviside(x, 0.5) * x",
+        "lax.one_minus_square(x); jnp.frexp(x)[0]; lax.nextafter(x, 9 * c) := x; jnp.ldexp(x, 2); x[:, jnp.nonzero(y, size=2)[0]]",
         "jnp.vdot(x, c); jnp.cross(y, d); jnp.cross(x, c); jnp.deg2rad(x); jnp.interp(y, jnp.arange(-3.0, 4), jnp.arange(7.0) ** 2)",
     ),
     # ---- activations
@@ -396,7 +409,7 @@ CASES = [
         "la.slogdet(x + c)[1]; la.det(x[:2, :2]); la.slogdet(x[:2, :2])[1]; la.matrix_power(x + 3 * jnp.eye(3), -2); la.det(jnp.pad(x, (0, 2)) + jnp.diag(jnp.arange(1.0, 6)))",
         "la.cholesky(x @ x.T + jnp.eye(3)); la.cholesky(x @ x.T + jnp.eye(3), upper=True); jsp.linalg.cho_solve((la.cholesky(x @ x.T + jnp.eye(3)), True), y)",
         "la.eigvalsh(x + x.T); (lambda w, v: (v * jnp.exp(w)) @ v.T)(*la.eigh(x + x.T)); jnp.abs(la.eigh(c + x * x.T)[1]); la.eigh(x, symmetrize_input=True)[0]",
-        "la.qr(x)[0]; la.qr(x)[1]; la.qr(x[:, :2])[0]; la.qr(x[:, :2])[1]; la.qr(x[:2], mode='r')",
+        "la.qr(x)[0]; la.qr(x)[1]; la.qr(x[:, :2])[0]; la.qr(x[:, :2])[1]; la.qr(x[:2], mode='r') := la.qr(x[:2, :2])[0].T @ x[:2]",
         "jsp.linalg.lu(x)[1]; jsp.linalg.lu(x)[2]; jsp.linalg.lu_factor(x)[0]; jsp.linalg.lu_solve(jsp.linalg.lu_factor(x), y); ll.lu(x[:, :2])[0]",
         "ll.triangular_solve(x + 2 * jnp.eye(3), c); ll.triangular_solve(x + 2 * jnp.eye(3), y[:, None], left_side=True, lower=True); ll.triangular_solve(c + 2 * jnp.eye(3), x, left_side=True, transpose_a=True)",
         "ll.triangular_solve(x, x @ c, left_side=True, lower=True, unit_diagonal=True, transpose_a=True); ll.triangular_solve(x, c, lower=True, unit_diagonal=True); ll.triangular_solve(x + 2 * jnp.eye(3), x, left_side=False, transpose_a=True)",
@@ -413,7 +426,7 @@ CASES = [
         "ll.householder_product(x[:, :1], y[:1]) := jnp.eye(3, 1) - y[0] * x[:, :1].at[0].set(1.0); ll.qr(x, pivoting=True)[0]; ll.qr(x, pivoting=True)[1]",
         "lax.reduce_window(x, 0.0, lambda a, b: a + b + a * b, (2, 2), (1, 1), 'VALID') := (1 + x[:2, :2]) * (1 + x[1:, :2]) * (1 + x[:2, 1:]) * (1 + x[1:, 1:]) - 1",
         "jax.grad(lambda a: (lax.reduce_window(a, -jnp.inf, lax.max, (2, 2), (1, 1), 'VALID') ** 2).sum())(x); jax.jvp(lambda a: lax.reduce_window(a, -jnp.inf, lax.max, (2, 2), (1, 1), 'VALID'), (x,), (c * x,))[1]",
-        "ll.eig(3 * c + x, compute_left_eigenvectors=False, compute_right_eigenvectors=False, enable_eigvec_derivs=True)[0]",
+        "jnp.vstack(ll.eig(3 * c + x, enable_eigvec_derivs=True)); ll.eig(c + 1j * x, enable_eigvec_derivs=True)[1]",
         "jax.custom_derivatives.linear_call(lambda r, v: r @ v, lambda r, v: r.T @ v, x, y) := x @ y; jax.custom_derivatives.linear_call(lambda r, v: r @ v, lambda r, v: r.T @ v, c, y) := c @ y",
         "la.slogdet(x + 2 * c, method='qr')[1]; lax.reduce((x, y[:, None] * c), (1.0, 0.0), lambda a, b: (a[0] * b[0], a[1] + b[1]), (1,))[0] := x.prod(1)",
     ),
@@ -424,28 +437,17 @@ CASES = [
         2,
         "la.svd(x, compute_uv=False); la.norm(x, 2); la.norm(x, 'nuc'); la.norm(x, -2); la.cond(x)",
         "(lambda u, s, v: (u * s**2) @ v)(*la.svd(x, full_matrices=False)); la.lstsq(x, y)[0]; la.matrix_norm(x)",
-        "la.svd(x.T, full_matrices=False)[0]; jnp.abs(la.svd(x * (1 + 1j), full_matrices=False)[2]); la.svd(x + 1j * c, compute_uv=False); la.svd(x[:2])[0]; la.svdvals(x)",
-        "jsp.linalg.expm(x @ x.T); la.qr(x, mode='complete')[1]; la.qr(x.T)[1]",
+        "la.svd(x.T, full_matrices=False)[0]; jnp.abs(la.svd(x * (1 + 1j), full_matrices=False)[2]); la.svd(x + 1j * c, compute_uv=False); la.svd(x[:2])[0] := la.svd(x[:2], full_matrices=False)[0]; la.svdvals(x)",
+        "jsp.linalg.expm(x @ x.T); jnp.hstack(la.qr(x, mode='complete')); la.qr(x + 1j * c, mode='complete')[0]; la.qr(x.T)[1] := la.qr(x.T[:, :2])[0].T @ x.T",
         "lax.custom_linear_solve(lambda v: (c @ c.T + jnp.diag(y**2) + jnp.eye(3)) @ v, y, lambda mv, b: la.solve(jax.jacfwd(mv)(b), b), symmetric=True)",
         "jsp.sparse.linalg.cg(lambda v: (x @ x.T + 3 * jnp.eye(3)) @ v, y, tol=1e-14)[0] := la.solve(x @ x.T + 3 * jnp.eye(3), y)",
     ),
 ]
 
 
-GENERAL = (
-    "mode='complete'",
-    "ll.eig(",
-)
-"""What has no rule of its own, as it is written in the forms."""
-
-
 @pytest.mark.parametrize("k", range(len(CASES)), ids=lambda k: "; ".join(CASES[k].forms)[:60])
 def test_operation(k: int) -> None:
-    if any(written in form for form in CASES[k].forms for written in GENERAL):
-        with pytest.warns(jf.JetfoldWarning, match="has no rule of its own"):
-            check(CASES[k])
-    else:
-        check(CASES[k])
+    check(CASES[k])
 
 
 TOWERS = "tanh exp sin log1p sqrt"
@@ -614,7 +616,7 @@ def primitives(jaxpr: Any) -> set[str]:
     """The names of all the primitives in a jaxpr, also those inside of others."""
     found = set()
     for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
+        found.add(operation_name(equation))
         for part in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(part):
                 found |= primitives(getattr(part, "jaxpr", part))
@@ -638,10 +640,15 @@ DEVICES = (
 )
 DEVICES += "shard_map sharding_constraint all_gather_invariant reduce_scatter"
 OLD = "copy_p core_call custom_vjp_call_jaxpr eq_to le_to lt_to expand_dims remat remat2 checkpoint pjit "
-OLD += "scatter_add scatter_sub scatter_mul closed_call"
+OLD += "scatter_add scatter_sub scatter_mul closed_call eval_jaxpr"
 ELSEWHERE = dict.fromkeys(DEVICES.split(), "of several devices; test_control")
-NEW = "log2 one_minus_square polynomial"  # since JAX 0.12
-ELSEWHERE |= dict.fromkeys(NEW.split() if jax.__version_info__ < (0, 12) else (), "not there yet")
+NEW = {
+    (0, 10): "eig stack tile",
+    (0, 12): "log2 one_minus_square polynomial nextafter Frexp Ldexp Nonzero SearchSorted",
+}
+for version, names in NEW.items():
+    if jax.__version_info__ < version:
+        ELSEWHERE |= dict.fromkeys(names.split(), "not there yet, or without derivatives")
 ELSEWHERE |= dict.fromkeys(OLD.split(), "a name in other versions of JAX, or rarely; test_control")
 ELSEWHERE |= {
     "add_any": "only where JAX differentiates",

@@ -253,3 +253,41 @@ def test_jets_of_order_zero():
     value, series = jf.jet(lambda p: (jnp.sin(p), p > 0), (p,), ([],))
     close(value[0], jnp.sin(p))
     assert series == []
+
+
+# ------------------------------------------------------------------ what XLA makes of a program
+
+CONSTANT_WEIGHTS = {
+    "envelopes": lambda r: jnp.prod(jnp.exp(-lengths(r)[..., None] * jnp.ones(64)).sum(1), 1).sum(),
+    "first layers": lambda r: jnp.tanh(jnp.tanh(r @ jnp.ones((3, 64)) / 3) @ matrix(64)).sum(),
+    "last layers": lambda r: (jnp.sin(r[..., None] * jnp.ones((3, 64))) @ jnp.ones((64, 5))).sum(),
+}
+
+
+def lengths(r):
+    nuclei = jnp.asarray([[0.0, 0.0, -0.7], [0.0, 0.0, 0.7]], r.dtype)
+    return jnp.sqrt(((r[:, None] - nuclei) ** 2).sum(-1) + 0.1)
+
+
+def matrix(n):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(n, n)) / n)
+
+
+@pytest.mark.parametrize("name", CONSTANT_WEIGHTS)
+def test_weights_that_are_all_one_in_float32(name):
+    """XLA:CPU reads memory that is not there where it fuses reductions of such arrays.
+
+    In float64 and in nested derivatives too: what is compared with is not compiled as a whole.
+    """
+    f = CONSTANT_WEIGHTS[name]
+    points = jnp.asarray(np.random.default_rng(1).normal(size=(4, 16, 3)) / 2)
+    operator = jf.derivatives({"gradient": jf.gradient, "laplacian": jf.laplacian})
+    wanted = operator(f, method="nested")(points[0])
+    with jax.enable_x64(False):
+        narrow = jnp.asarray(points, jnp.float32)
+        found = jax.jit(jax.vmap(operator(f)))(narrow)
+        alone = jax.jit(operator(f))(narrow[0])
+    for key, exact in wanted.items():
+        scale = np.abs(exact).max()
+        np.testing.assert_allclose(found[key][0] / scale, exact / scale, atol=1e-4)
+        np.testing.assert_allclose(alone[key] / scale, exact / scale, atol=1e-4)

@@ -402,3 +402,26 @@ def test_threads_do_not_share_levels():
     nested = jf.laplacian(jf.laplacian(net))
     with ThreadPoolExecutor(4) as pool:
         close(list(pool.map(nested, xs)), [true_biharmonic(net, x) for x in xs])
+
+
+def test_compile_a_graph_whose_edges_depend_on_the_point(tools):
+    """How many pairs are near is known to no compiler; beside it, a function breaks the graph."""
+
+    def energy(x):
+        rows = x.reshape(-1, 1)
+        distances = (rows - rows.T).square()
+        i, j = torch.nonzero(distances < 1.0, as_tuple=True)
+        return torch.exp(-distances[i, j]).sum()
+
+    def broken(x):
+        torch._dynamo.graph_break()
+        return energy(x)
+
+    whole = torch.compile(jf.laplacian(energy), fullgraph=True, backend="eager")
+    apart = torch.compile(jf.laplacian(broken), backend="eager")
+    for p in (torch.randn(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64) * 0.2):
+        near = (p[:, None] - p).square() < 1.0
+        reference = lambda x, near=near: torch.exp(-(x[:, None] - x).square())[near].sum()
+        expected = torch.func.hessian(reference)(p).trace()
+        tools.close(whole(p), expected)
+        tools.close(apart(p), expected)

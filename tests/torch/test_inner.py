@@ -21,6 +21,7 @@ from torch.func import (
     jacfwd,
     jacrev,
     jvp,
+    linearize,
     vjp,
     vmap,
 )
@@ -204,6 +205,74 @@ def test_every_transform(name: str, tools: Any) -> None:
         tools.close(results[k], laplacian(part, POINT))
         tools.close(results[count + k], jacfwd(part)(POINT))
         tools.close(results[2 * count + k], part(POINT))
+
+
+LINEARIZED = {
+    "at x": lambda x, lin: lin(energy, x)[1](torch.sin(x) * V) * lin(torch.tan, x)[0],
+    "at a constant, along x": lambda x, lin: lin(torch.tan, V)[1](x**2),
+    "closes over x": lambda x, lin: lin(lambda a: torch.tanh(W @ a) * x, V)[1](V),
+    "of two, trees": lambda x, lin: lin(lambda a, b: {"a": a * b, "s": b.prod()}, x, V)[1](V, x)[
+        "s"
+    ],
+    "in vmap": lambda x, lin: vmap(lin(energy, x)[1])(torch.outer(x, torch.sin(x))),
+    "in itself": lambda x, lin: lin(lambda a: lin(energy, a)[1](torch.sin(x)), x)[1](V * x),
+}
+
+
+@pytest.mark.parametrize("name", LINEARIZED)
+def test_linearize(name: str, tools: Any) -> None:
+    f = lambda x: LINEARIZED[name](x, linearize)
+    reference = lambda x: LINEARIZED[name](x, lambda f, *x: (f(*x), lambda *v: jvp(f, x, v)[1]))
+    tools.agree(either(f, reference), POINT, order=3, nested=False)
+    points = torch.stack([POINT, V])
+    expected = torch.stack([laplacian(reference, p) for p in points])
+    tools.close(vmap(jf.laplacian(f))(points), expected)
+    tools.close(jf.laplacian(vmap(f), batch_dims=1)(points), expected)
+    if name == "at a constant, along x":
+        compiled = torch.compile(jf.laplacian(f), fullgraph=True, backend="eager")
+        tools.close(compiled(POINT), expected[0])
+
+
+# ------------------------------------------------------------------ torch.cond, torch.while_loop
+
+YES = torch.tensor(True)
+CONDITIONS = {  # (by torch, by Python)
+    "of x": (
+        lambda x: torch.cond(x.prod() < 0, lambda a: a.sin() * V, torch.exp, (x,)),
+        lambda x: x.sin() * V if x.prod() < 0 else torch.exp(x),
+    ),
+    "of a constant": (
+        lambda x: torch.cond(YES, lambda a: {"a": a**3}, lambda a: {"a": a}, (x,)),
+        lambda x: {"a": x**3},
+    ),
+    "of a number, closing over x": (
+        lambda x: torch.cond(x.ndim > 1, lambda a: a, lambda a: a * x**2, (V,)),
+        lambda x: V * x**2,
+    ),
+    "of a loop": (
+        lambda x: torch.while_loop(
+            lambda k, a: k < 3, lambda k, a: (k + 1, a.sin() * x), (torch.tensor(0), x)
+        )[1],
+        lambda x: ((x.sin() * x).sin() * x).sin() * x,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_cond(name: str, tools: Any) -> None:
+    f, reference = CONDITIONS[name]
+    tools.agree(either(f, reference), POINT, order=3, nested=False)
+    points = torch.stack([POINT, -POINT, V])
+    expected = torch.stack([tree_leaves(jf.laplacian(reference)(p))[0] for p in points])
+    for found in (vmap(jf.laplacian(f))(points), jf.laplacian(vmap(f), batch_dims=1)(points)):
+        tools.close(tree_leaves(found)[0], expected)
+
+
+def test_compile_cond(tools: Any) -> None:
+    f, reference = CONDITIONS["of x"]
+    compiled = torch.compile(jf.laplacian(f), fullgraph=True, backend="eager")
+    for p in (POINT, -POINT):
+        tools.close(compiled(p), jf.laplacian(reference)(p))
 
 
 def test_transforms_made_before(tools: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import jetfold as jf
@@ -763,6 +764,45 @@ def test_matrix_products_by_constants_cost_what_linear_costs(name: str, tools: A
         flops.append(counter.get_total_flops())
     assert flops[1] == flops[0]
     tools.close(values[1], values[0], 1e-5)
+
+
+class Issued(TorchDispatchMode):
+    """How many of PyTorch's own operations run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+FEW = {
+    # the tower 3, its products with both degrees 2, Σ_i u_i² and its axis 3, the sum with 2 t_2 Σ 1
+    "torch.sin(x)": 9,
+    "torch.tanh(x)": 11,
+    # of values 1, of values and either degree 6, Σ_i u_i² and its axis 3, the sum with 2 Σ 1
+    "x * x": 11,
+    "x / x.detach()": 4,
+    "x @ w": 1 + 2 * 3,  # coefficients are reshaped to rows and back
+    "x.unsqueeze(0).squeeze(0)": 2 * 3,
+}
+
+
+@pytest.mark.parametrize("form", FEW)
+def test_few_operations_are_issued(form: str) -> None:
+    """Of a jet that has all coefficients; a weight of a product takes no operation of its own."""
+    scope = {"torch": torch, "w": torch.randn(3, 3)}
+    function = eval(f"lambda x: {form}", scope)
+    once = jf.laplacian(lambda x: function(torch.exp(x)), batch_dims=1)
+    twice = jf.laplacian(lambda x: function(function(torch.exp(x))), batch_dims=1)
+    counts = []
+    for operator in (once, twice):
+        with Issued() as issued:
+            operator(torch.rand(5, 3))
+        counts.append(issued.count)
+    assert counts[1] - counts[0] == FEW[form]
 
 
 LARGE = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -159,17 +160,127 @@ class Diffusion(nn.Module):
         return self.operator(self.net, batch_dims=1)(p)
 
 
-def test_a_parameter_that_functional_call_does_not_reach():
-    module, p = Diffusion(), points()
-    module.operator = module.k * x**2
-    params = dict(module.named_parameters())
-    of = lambda params: torch.func.functional_call(module, params, (p,)).sum()
-    with pytest.warns(jf.JetfoldWarning, match=r"write \(lambda p: self\.k\)"):
-        torch.func.grad(of)(params)
-    k = module.k.detach().requires_grad_()
-    torch.func.grad(lambda k: (k * x**2)(module.net, batch_dims=1)(p).sum())(k)  # no warning
+class Holding(Diffusion):
+    """Holds one that was made from its parameter itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.operator = self.k * x**2 - y
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Holding()
+        self.operator = self.inner.k * z
+
+    def forward(self, p):
+        return self.inner(p) + self.operator(self.inner.net, batch_dims=1)(p)
+
+
+def expected(module, k, p):
+    """Of a Nested with another parameter."""
+    of = lambda operator: operator(module.inner.net, batch_dims=1)(p)
+    return k * of(x**2) - of(y) + k * of(z)
+
+
+def replaced(k):
+    return torch.tensor(k, dtype=F64)
+
+
+def test_an_operator_follows_the_parameter_of_its_module():
+    module, p = Nested(), points()
+    close(module(p), expected(module, 0.5, p))
+    of = lambda params: torch.func.functional_call(module, params, (p,))
+    close(of({"inner.k": replaced(3.0)}), expected(module, 3.0, p))
+    slope = torch.func.grad(lambda params: of(params).sum())(dict(module.named_parameters()))
     module(p).sum().backward()
-    assert module.k.grad is not None
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            close(slope[name], parameter.grad)
+    assert module.inner.k.grad is not None
+    module.load_state_dict({**module.state_dict(), "inner.k": replaced(-2.0)}, assign=True)
+    close(module(p), expected(module, -2.0, p))
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    close(compiled(p), expected(module, -2.0, p))
+    module.load_state_dict({**module.state_dict(), "inner.k": replaced(0.7)}, assign=True)
+    close(compiled(p), expected(module, 0.7, p))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_a_module_follows_its_own_parameter(copied):
+    module, p = Nested(), points()
+    other = copied(module)
+    of = torch.func.functional_call(other, {"inner.k": replaced(3.0)}, (p,))
+    close(of, expected(module, 3.0, p))
+    other.inner.k = nn.Parameter(replaced(1.0))
+    close(other(p), expected(module, 1.0, p))
+    close(module(p), expected(module, 0.5, p))
+
+
+def test_an_ensemble_of_modules_that_hold_operators():
+    models, p = [Nested() for _ in range(3)], points()
+    params, buffers = torch.func.stack_module_state(models)
+    base = copy.deepcopy(models[0]).to("meta")
+    of = lambda *state: torch.func.functional_call(base, state, (p,))
+    close(torch.func.vmap(of)(params, buffers), torch.stack([model(p) for model in models]))
+
+
+def test_a_parameter_that_is_registered_after_the_operator_was_made():
+    k, f, p = nn.Parameter(replaced(2.0)), net(), points()
+    operator, second = k * x**2, (x**2)(f, batch_dims=1)(p)
+    f.k = k
+    close(operator(f, batch_dims=1)(p), 2 * second)
+    f.k = nn.Parameter(replaced(7.0))
+    close(operator(f, batch_dims=1)(p), 7 * second)
+    close((k * x**2)(f, batch_dims=1)(p), 2 * second)  # made from the old one, on purpose
+
+
+def test_an_operator_made_inside_of_functional_call_stays_with_its_tensor():
+    class Making(Diffusion):
+        def forward(self, p):
+            self.made = self.k * x**2
+            return self.made(self.net, batch_dims=1)(p)
+
+    module, other, p = Making(), nn.Parameter(replaced(3.0)), points()
+    second = (x**2)(module.net, batch_dims=1)(p)
+    close(torch.func.functional_call(module, {"k": other}, (p,)), 3 * second)
+    close(module.made(module.net, batch_dims=1)(p), 3 * second)
+    close((other * x**2)(module.net, batch_dims=1)(p), 3 * second)
+    close(module(p), 0.5 * second)
+
+
+def test_a_parameter_of_two_modules_that_no_longer_share_it():
+    one, two, p = Diffusion(), Diffusion(), points()
+    two.k = one.k
+    operator = one.k * x**2
+    one.k = nn.Parameter(replaced(1.0))
+    with pytest.raises(RuntimeError, match=r"\(lambda p: module\.k\) \* x\*\*2 in place of"):
+        operator(one.net, batch_dims=1)(p)
+    two.k = one.k
+    close(operator(one.net, batch_dims=1)(p), (x**2)(one.net, batch_dims=1)(p))
+    parametrize.register_parametrization(one, "k", nn.Softplus())
+    with pytest.raises(RuntimeError, match="or none"):
+        operator(one.net, batch_dims=1)(p)
+
+
+def test_what_was_computed_from_a_parameter_is_refused_where_that_is_replaced():
+    module, p = Diffusion(), points()
+    module.operator = module.k.exp() * x**2
+    close(module(p), module.k.exp() * (x**2)(module.net, batch_dims=1)(p))
+    with pytest.raises(RuntimeError, match=r"lambda p: k\.exp"):
+        torch.func.functional_call(module, {"k": replaced(3.0)}, (p,))
+    module.load_state_dict(module.state_dict(), assign=True)
+    with pytest.raises(RuntimeError, match=r"lambda p: k\.exp"):
+        module(p)
+
+
+def test_a_leaf_that_a_transform_around_does_not_reach():
+    k, f, p = replaced(0.5).requires_grad_(), net(), points()
+    operator = k * x**2
+    with pytest.warns(jf.JetfoldWarning, match=r"write \(lambda p: self\.k\)"):
+        torch.func.grad(lambda k: operator(f, batch_dims=1)(p).sum())(k)
+    torch.func.grad(lambda k: (k * x**2)(f, batch_dims=1)(p).sum())(k)  # no warning
 
 
 def test_a_module_that_holds_an_operator_by_a_callable():
@@ -326,6 +437,27 @@ def test_grad_modes_are_left_as_they_were():
         jf.laplacian(lambda p: with_block(p) / 0 + 1 // 0)(points()[0])
     assert all(vars(torch.no_grad)[name] is method for name, method in methods.items())
     assert torch.is_grad_enabled()
+
+
+def test_grad_modes_that_somebody_else_replaces_between_calls(monkeypatch):
+    p, entered = points()[0], []
+    operator = jf.laplacian(with_block)
+    expected = operator(p)
+    original = torch.no_grad.__enter__
+
+    def enter(self):
+        entered.append(self)
+        return original(self)
+
+    monkeypatch.setattr(torch.no_grad, "__enter__", enter)
+    for count in (1, 2):
+        close(operator(p), expected)
+        assert len(entered) == count
+        assert torch.no_grad.__enter__ is enter
+    monkeypatch.undo()
+    close(operator(p), expected)
+    assert len(entered) == 2
+    assert torch.no_grad.__enter__ is original
 
 
 def test_compile_constants():

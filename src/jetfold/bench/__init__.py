@@ -6,6 +6,8 @@ torch       the same, for PyTorch
 measure     the timing
 suite       which operators, methods and modes, and what is recorded of each
 stochastic  the same, for operators estimated from random directions and for high dimension
+vmc         the same, for gradient and Laplacian of wave functions, in JAX
 report      table, CSV file and picture of the suite
 estimates   table, CSV file and picture of the stochastic measurements
+costs       table, CSV file and picture of the wave functions
 """

@@ -27,12 +27,12 @@ class Jax:
     """
 
     name = "jax"
-    modes = ("compiled",)
+    modes: Sequence[str] = ("compiled",)
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = device
         self.dtype = dtype
-        self.peers = ("folx", "jet") if find_spec("folx") else ("jet",)
+        self.peers: Sequence[str] = ("folx", "jet") if find_spec("folx") else ("jet",)
         self._device = jax.devices(device)[0]
 
     def versions(self) -> str:

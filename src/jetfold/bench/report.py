@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,8 +21,6 @@ from rich.text import Text
 
 from .backends import PEERS, REWRITTEN, Backend
 from .networks import widths
-from .stochastic import Row as StochasticRow
-from .stochastic import Settings as StochasticSettings
 from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
 
 # Okabe and Ito's colours, told apart in every form of colour blindness and in grey.
@@ -50,6 +48,17 @@ SPREAD = 0.3
 """From which distance of the quartiles, relative to the median, a run counts as disturbed."""
 
 
+class Common(Protocol):
+    """What the settings of every suite have."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def width(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Environment:
     """What was the same for the whole run.
@@ -62,10 +71,10 @@ class Environment:
     versions: str
     device: str
     dtype: str
-    settings: Settings | StochasticSettings
+    settings: Common
 
     @classmethod
-    def of(cls, backend: Backend, settings: Settings | StochasticSettings) -> Environment:
+    def of(cls, backend: Backend, settings: Common) -> Environment:
         """The environment of a backend."""
         return cls(backend.name, backend.versions(), backend.device, backend.dtype, settings)
 
@@ -277,7 +286,7 @@ def _panel(
 # ------------------------------------------------------------------ the verdict
 
 
-def noise(rows: Sequence[Row | StochasticRow]) -> str:
+def noise(rows: Sequence[Any]) -> str:
     """A warning if the calls of a method took very different times, else ""."""
     noisy = [row for row in rows if row.time.upper - row.time.lower > SPREAD * row.time.median]
     if not noisy:

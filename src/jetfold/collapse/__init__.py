@@ -24,8 +24,9 @@ def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
     A program that sums directional derivatives, however they were taken (`jetfold.jet`,
     `jax.experimental.jet`, nested `jvp`, mapped over directions by `vmap`), then propagates their
     sum: the collapsed Taylor mode of Dangel et al. 2025 as a rewrite of the program. Values are the
-    same up to the order in which floating-point numbers are added. No program gets more operations:
-    where nothing can be saved it runs as it is.
+    same up to the order in which floating-point numbers are added, and not finite where the
+    program's are not: 0 · ∞ stays nan. No program gets more operations: where nothing can be saved
+    it runs as it is.
 
     Args:
         function: of arrays of either framework, anywhere in its arguments; it is traced at every

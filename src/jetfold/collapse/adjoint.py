@@ -75,10 +75,11 @@ def transposed(ask: Engine, wanted: Wanted) -> Steps[Part | None]:
     total: Part | None = None
     while pending:
         for item in pending.pop(max(pending)):
-            present = yield from _present(ask, item)
-            if present is None:
+            if item.node.zero:
+                total = ask.plus(total, _of_zeros(ask, item))
                 continue
-            further = yield from _further(ask, present)
+            present = yield from _present(ask, item)
+            further = None if item.node.nil else (yield from _further(ask, present))
             if further is None:
                 total = ask.plus(total, (yield from _settled(ask, present)))
                 continue
@@ -98,16 +99,21 @@ def _collected(ask: Engine, waiting: list[Wanted], new: Wanted) -> list[Wanted]:
         if same and frozenset(names.get(x, x) for x in new.summed) == old.summed:
             if new.weight is None or old.weight is None:
                 continue
-            weight = Part(new.weight.array, [names.get(x, x) for x in new.weight.labels])
+            weight = new.weight.renamed({x: names.get(x, x) for x in new.weight.labels})
             merged = replace(old, weight=ask.plus(old.weight, weight))
             return [*waiting[:k], merged, *waiting[k + 1 :]]
     return [*waiting, new]
 
 
-def _present(ask: Engine, item: Wanted) -> Steps[Wanted | None]:
-    """Without labels that the node does not vary along; None if it is zero."""
-    if item.node.zero:
+def _of_zeros(ask: Engine, item: Wanted) -> Part | None:
+    """Σ weight · 0, which is zero where the weight is finite."""
+    if item.weight is None:
         return None
+    return ask.reduced(ask.times(item.weight, 0.0), item.summed)
+
+
+def _present(ask: Engine, item: Wanted) -> Steps[Wanted]:
+    """Without labels that the node does not vary along."""
     summed = item.summed & frozenset(flat(item.axes))
     absent = summed - (yield ask.varying(item.node, item.axes))
     weight = _repeated(ask, item, item.weight, absent)
@@ -161,6 +167,8 @@ def _through_pointwise(ask: Engine, item: Wanted, kind: Pointwise) -> Steps[list
         return [Wanted(node.inputs[0], owns[0], summed, weight)]
     for k, other in gates(kind):
         pair = agreeing(node.inputs[k], owns[k], summed)
+        if pair is not None and kind.factors:
+            return None  # what is multiplied by the zeros counts too: `kinds` knows
         if pair is not None:
             rest, given = summed - {pair[0]}, replaced(ask, weight, *pair)
             return [Wanted(node, renamed(axes, dict([pair])), rest, given)]
@@ -219,11 +227,8 @@ def _through_contraction(ask: Engine, item: Wanted, kind: Contracted) -> Steps[l
         return None
     left, right, inner = contracted_axes(kind, node, item.axes)
     summed = item.summed | inner
-    for which in (0, 1):
-        while (pair := agreeing((a, b)[which], (left, right)[which], summed)) is not None:
-            names = dict([pair])
-            left, right = renamed(left, names), renamed(right, names)
-            summed, weight = summed - {pair[0]}, replaced(ask, weight, *pair)
+    if agreeing(a, left, summed) or agreeing(b, right, summed):
+        return None  # what is multiplied by the zeros counts too: `kinds` knows
     for x, own, y, other in ((a, left, b, right), (b, right, a, left)):
         if is_one(x, own):
             every = replace(item, axes=(*left, *right))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .kinds import is_zero
+from .kinds import is_nil, is_zero
 from .labels import Array
 from .program import Issue, Kind, Leaf, Node, Program
 
@@ -40,7 +40,8 @@ class Builder:
         """The next node."""
         zero = zero or is_zero(kind, inputs)
         number, inputs, shape = len(self.nodes), tuple(inputs), tuple(shape)
-        node = Node(number, name, inputs, shape, dtype, kind, issue, flops, zero, operation)
+        nil = zero or is_nil(kind, inputs)
+        node = Node(number, name, inputs, shape, dtype, kind, issue, flops, zero, nil, operation)
         self.nodes.append(node)
         return node
 

@@ -21,7 +21,7 @@ is a generator: it yields what it asks for, and is sent the answer (`answer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from math import prod
@@ -193,13 +193,13 @@ class Engine:
         """The products that could pass a sum on with one factor as weights."""
         self._sums: list[_Sum] = []
         self._current: list[_Sum] = []
-        self._memo: dict[Any, tuple[Array, tuple[int, ...]] | None] = {}
+        self._memo: dict[Any, Part | None] = {}  # with numbers for labels
         self._dense: dict[int, Array] = {}
         self._split: dict[int, tuple[Axes, Part]] = {}  # whole values, with axes taken apart
         self._varying: dict[Any, tuple[int, ...]] = {}
-        self._products: dict[Any, tuple[Array, tuple[int, ...]]] = {}
+        self._products: dict[Any, Part] = {}
         self._results: dict[Any, tuple[Part, tuple[int, ...], Any]] = {}
-        self._weights: dict[int, Part] = {}  # kept alive: their identity is part of keys
+        self._weights: dict[Any, Part] = {}  # kept alive: their identity is part of keys
 
     # ---- what nodes are asked
 
@@ -267,11 +267,9 @@ class Engine:
         if key not in self._memo:
             self.asked.setdefault(node.number, {})[form] = None
             part = yield from self._made(node, axes, summed, weight, form)
-            self._memo[key] = (
-                None if part is None else (part.array, tuple(names[x] for x in part.labels))
-            )
+            self._memo[key] = None if part is None else part.renamed(names)
         found = self._memo[key]
-        return None if found is None else Part(found[0], [labels[k] for k in found[1]])
+        return None if found is None else found.renamed(dict(enumerate(labels)))
 
     def _made(
         self, node: Node, axes: Axes, summed: Labels, weight: Weight, form: Any
@@ -392,9 +390,9 @@ class Engine:
     ) -> Part:
         """What an operation gives on these arrays, made once however the labels are called.
 
-        Equal values are one array, so operands are told apart by identity.
+        Equal values are one array, so operands are told apart by identity. They have no taints.
         """
-        ordered = sorted(operands, key=lambda x: id(x.array)) if symmetric else list(operands)  # type: ignore[union-attr]
+        ordered = sorted(operands, key=lambda x: id(x.bare)) if symmetric else list(operands)  # type: ignore[union-attr]
         labels = list(dict.fromkeys(x for part in ordered if part for x in part.labels))
         names = {label: k for k, label in enumerate(labels)}
         if isinstance(operation, tuple):  # names labels itself
@@ -404,7 +402,7 @@ class Engine:
             )
         key = (
             operation,
-            tuple(part and (id(part.array), *(names[x] for x in part.labels)) for part in ordered),
+            tuple(part and (id(part.bare), *(names[x] for x in part.labels)) for part in ordered),
         )
         if key not in self._results:
             made = make()
@@ -417,22 +415,45 @@ class Engine:
         """The sum of two parts; None is zero."""
         if left is None or right is None:
             return left or right
-        labels = together([left, right])
+        labels = together([left.untainted(), right.untainted()])
+        terms = left.untainted(), right.untainted()
 
         def make() -> Part:
-            arrays = (self.aligned(part, labels) for part in (left, right))
+            arrays = (self.aligned(part, labels) for part in terms)
             return Part(self.arrays.add(*arrays), labels)
 
-        return self.once("sum", (left, right), make, symmetric=True)
+        return self.tainted(self.once("sum", terms, make, symmetric=True), (left, right))
+
+    def tainted(
+        self, part: Part, operands: Iterable[Part | None], summed: Labels = frozenset()
+    ) -> Part:
+        """What was made of operands without their taints, with these: they pass what is linear."""
+        taints = [self.reduced(x, summed) for each in operands if each for x in each.taints]
+        several = {(id(x.bare), x.labels): x for x in taints}
+        return Part(part.bare, part.own, [*several.values()], self._added) if taints else part
+
+    def _added(self, part: Part) -> Array:
+        """The array of a part with taints."""
+        whole = part.untainted()
+        for taint in part.taints:
+            whole = self.plus(whole, taint) or whole
+        return self.aligned(whole, part.labels)
 
     def contracted(self, node: Node | None, left: Part, right: Part, out: Sequence[Label]) -> Part:
         """The product of two parts, summed over labels that are not in `out`."""
-        make = lambda: Part(self.arrays.contract(node, left, right, out), out)  # noqa: E731
-        return self.once(("product", frozenset(out)), (left, right), make, symmetric=True)
+        u, v = left.untainted(), right.untainted()
+        bare, summed = {*u.labels, *v.labels}, {*left.labels, *right.labels} - {*out}
+        out = [x for x in out if x in bare]
+        make = lambda: Part(self.arrays.contract(node, u, v, out), out)  # noqa: E731
+        made = self.once(("product", frozenset(out)), (u, v), make, symmetric=True)
+        made = self.times(made, float(prod(lengths(summed - bare))))
+        return self.tainted(made, (left, right), frozenset(summed))
 
     def times(self, part: Part, factor: float) -> Part:
         """factor · part."""
-        return part if factor == 1 else Part(self.arrays.times(part.array, factor), part.labels)
+        if factor == 1:
+            return part
+        return self.tainted(Part(self.arrays.times(part.bare, factor), part.own), [part])
 
     def product(self, left: Part, right: Part, summed: Labels = frozenset()) -> Part:
         """The product of two parts, summed over labels."""
@@ -476,25 +497,31 @@ class Engine:
             if last is not None:
                 left = self.product(left, last)
             made = self.product(left, right, summed)
-            self._products[key] = (made.array, tuple(names[x] for x in made.labels))
-        array, places = self._products[key]
-        return Part(array, [labels[k] for k in places])
+            self._products[key] = made.renamed(names)
+        return self._products[key].renamed(dict(enumerate(labels)))
 
     def _of(self, weight: Weight, names: dict[Label, int]) -> Any:
         """What tells weights apart."""
         if weight is None:
             return None
-        self._weights[id(weight.array)] = weight
-        return id(weight.array), tuple(names[x] for x in weight.labels)
+        kept = tuple(names[x] for x in weight.labels)
+        identity = weight.identity(names)
+        self._weights[identity] = weight
+        return identity, kept
 
     def reduced(self, part: Part, summed: Labels) -> Part:
         """The sum over labels of a part."""
-        axes = [k for k, label in enumerate(part.labels) if label in summed]
-        if not axes:
+        summed = summed & frozenset(part.labels)
+        if not summed:
             return part
-        kept = [label for label in part.labels if label not in summed]
-        make = lambda: Part(self.arrays.sum(part.array, axes), kept)  # noqa: E731
-        return self.once(("total", tuple(axes)), (part,), make)
+        made = bare = part.untainted()
+        axes = [k for k, label in enumerate(bare.labels) if label in summed]
+        if axes:
+            kept = [label for label in bare.labels if label not in summed]
+            make = lambda: Part(self.arrays.sum(bare.array, axes), kept)  # noqa: E731
+            made = self.once(("total", tuple(axes)), (bare,), make)
+        made = self.times(made, float(prod(lengths(summed - frozenset(bare.labels)))))
+        return self.tainted(made, [part], summed)
 
     def reduce(self, part: Part | None, summed: Labels, weight: Weight) -> Part | None:
         """The (weighted) sum of a value that varies along all the labels."""

@@ -40,7 +40,7 @@ from .program import Issue, Loop, Node, Program, Result, Slot
 
 def action(operation: Operation, operands: Sequence[Any]) -> Action:
     """How a primitive with one result acts on the axes of its operands."""
-    (result,), rule = operation.results, rule_of(operation.primitive)
+    (result,), rule = operation.results, rule_of(operation.equation)
     if operation.name == "stack" and jnp.issubdtype(result.dtype, jnp.inexact):
         return stacked(operation, len(operands), len(result.shape))
     if rule is None:
@@ -59,7 +59,7 @@ def stacked(operation: Operation, count: int, rank: int) -> Action:
     return acting([axis], dict.fromkeys(range(count), places), rank)
 
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+CALLS = ("jit", "pjit", "closed_call", "eval_jaxpr", "core_call", "checkpoint", "remat", "remat2")
 """Their equations become part of the program."""
 
 FREE = ("convert_element_type", "copy")

@@ -49,20 +49,42 @@ TRANSPOSED: list[Callable[..., Steps[Part | Stop | None]]] = []
 
 
 def is_zero(kind: Kind, inputs: Sequence[Node]) -> bool:
-    """Whether an operation on these inputs gives nothing but zeros, whatever their values."""
+    """Whether an operation on these inputs gives nothing but zeros, whatever their values.
+
+    Not where it multiplies or divides: 0 · ∞ and 0 / 0 are not zero. There a zero is a number that
+    varies along no axis, and 0 · x is taken once where x was made, not for every direction.
+    """
     zero = [x.zero for x in inputs]
     match kind:
         case Zeros():
             return True
-        case Pointwise(linear=linear, factors=factors):
-            together = bool(linear) and all(zero[k] for k in linear)
-            return together or any(zero[k] for k in factors)
+        case Pointwise(factors=factors) if factors:
+            return all(zero[k] for k in factors)
+        case Pointwise(linear=linear, masked=masked):
+            alone = len(linear) == len(inputs) or any(zero[k] for k in masked[1:])
+            return bool(linear) and alone and all(zero[k] for k in linear)
         case Contracted():
-            return any(zero)
+            return all(zero)
         case Permuted() | Broadcast() | Reshaped() | Diagonal() | Summed():
             return zero[0]
         case Acting(linear=linear, bilinear=bilinear):
-            of = (zero[k] for k in linear)
+            return not bilinear and len(linear) == len(inputs) and all(zero)
+    return False
+
+
+def is_nil(kind: Kind, inputs: Sequence[Node]) -> bool:
+    """Whether it gives zeros wherever what it is made of is finite."""
+    nil = [x.nil for x in inputs]
+    match kind:
+        case Pointwise(linear=linear, factors=factors):
+            together = bool(linear) and all(nil[k] for k in linear)
+            return together or any(nil[k] for k in factors)
+        case Contracted():
+            return any(nil)
+        case Permuted() | Broadcast() | Reshaped() | Diagonal() | Summed():
+            return nil[0]
+        case Acting(linear=linear, bilinear=bilinear):
+            of = (nil[k] for k in linear)
             return any(of) if bilinear else all(of)
     return False
 
@@ -217,6 +239,31 @@ def homogeneous(node: Node, linear: Sequence[int]) -> bool:
     return same and not (isinstance(node.kind, Pointwise) and node.kind.conjugates)
 
 
+def by_zero(
+    ask: Engine, sides: Sequence[tuple[Node, Axes]], axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None]:
+    """A product of which an operand is zero: not zero where the other one is infinite or nan."""
+    for x, own in sides:
+        if not x.zero:
+            inner = frozenset(flat(own)) - frozenset(flat(axes))
+            part = yield summed_operand(ask, x, own, axes, summed, weight)
+            return None if part is None else ask.reduced(ask.times(part, 0.0), inner)
+    return None
+
+
+def by_ones_and_zeros(
+    ask: Engine, part: Part | None, x: Node, own: Axes, axes: Axes, summed: Labels, weight: Weight
+) -> Steps[Part | None]:
+    """Σ_i δ_ij x_i = x_j, but for 0 · x_i, which is not zero where x_i is infinite or nan."""
+    taint = yield from by_zero(ask, [(x, own)], axes, summed, weight)
+    return part if part is None or taint is None else ask.tainted(part, [part, _taint(taint)])
+
+
+def _taint(part: Part) -> Part:
+    """A part that is nothing but a taint."""
+    return Part(None, (), [part.untainted(), *part.taints])
+
+
 # ------------------------------------------------------------------ pointwise
 
 
@@ -240,6 +287,9 @@ def _(
 ) -> Steps[Part | Stop | None]:
     if unchanged(node):
         return (yield ask.ask(node.inputs[0], operand_axes(node.inputs[0], axes), summed, weight))
+    if any(node.inputs[k].zero for k in kind.factors):
+        sides = [(node.inputs[k], operand_axes(node.inputs[k], axes)) for k in kind.factors]
+        return (yield from by_zero(ask, sides, axes, summed, weight))
     if not summed:
         for k, other in gates(kind):
             x, one = node.inputs[other], node.inputs[k]
@@ -247,13 +297,18 @@ def _(
                 return (yield ask.value(x, operand_axes(x, axes)))
         scaled = yield from _scaled(kind, ask, node, axes)
         return scaled or (yield from _applied(kind, ask, node, axes, summed, weight))
-    for k, _ in gates(kind):
-        x = node.inputs[k]
+    for k, other in gates(kind):
+        x, y = node.inputs[k], node.inputs[other]
         pair = agreeing(x, operand_axes(x, axes), summed)
         if pair is not None:
             names = dict([pair])
             rest, given = summed - {pair[0]}, replaced(ask, weight, *pair)
-            return (yield ask.ask(node, renamed(axes, names), rest, given))
+            part = yield ask.ask(node, renamed(axes, names), rest, given)
+            if kind.factors:
+                part = yield from by_ones_and_zeros(
+                    ask, part, y, operand_axes(y, axes), axes, summed, weight
+                )
+            return part
     along = []
     for x in node.inputs:
         along.append((yield ask.varying(x, operand_axes(x, axes))) & summed)
@@ -289,20 +344,29 @@ def _applied(
             parts.append((yield summed_operand(ask, x, own, axes, summed, weight)))
         else:
             parts.append((yield ask.value(x, own)))
+    if node.zero:
+        return None
     zero = [k for k, part in enumerate(parts) if part is None]
-    if kind.linear and all(k in zero for k in kind.linear):
-        return None
-    if any(k in zero for k in kind.factors):
-        return None
     if kind.sign and len(zero) == 1:  # u ± 0, or 0 ± v
         (k,) = {0, 1} - {*zero}
         return ask.times(_known(parts[k]), -1.0 if k == 1 and kind.sign < 0 else 1.0)
+    if kind.sign and node.inputs[0].nil != node.inputs[1].nil:
+        k = int(node.inputs[0].nil)
+        part, taint = _known(parts[k]), _known(parts[1 - k])
+        part = ask.times(part, -1.0 if k == 1 and kind.sign < 0 else 1.0)
+        return ask.tainted(part, [part, _taint(taint)])
     return issued(ask, node, parts)
 
 
 def issued(ask: Engine, node: Node, parts: Sequence[Part | None]) -> Part:
     """A pointwise operation on parts, of which None are zeros."""
     assert isinstance(node.kind, Pointwise)
+    passing = node.kind.factors or node.kind.linear
+    if len(passing) == len(parts) or node.kind.arithmetic:
+        tainted = [parts[k] for k in passing]
+        if any(part and part.taints for part in tainted):
+            bare = [x.untainted() if x and k in passing else x for k, x in enumerate(parts)]
+            return ask.tainted(issued(ask, node, bare), tainted)
     labels = together(part for part in parts if part is not None)
 
     def make() -> Part:
@@ -451,6 +515,8 @@ def _carrier(ask: Engine, x: Node, axes: Axes, summed: Labels) -> Steps[tuple[No
         if inside is not None:
             return (yield carrier(ask, x.inputs[0], inside, summed))
     if not isinstance(x.kind, Pointwise) or not x.kind.arithmetic:
+        return x, axes, None
+    if any(x.inputs[k].zero for k in x.kind.factors):
         return x, axes, None
     found = {}
     for k, y in enumerate(x.inputs):
@@ -636,6 +702,9 @@ def _(
     left, right, inner = contracted_axes(kind, node, axes)
     a, b = node.inputs
     alike = a.dtype == b.dtype == node.dtype
+    if alike and (a.zero or b.zero):
+        return (yield from by_zero(ask, ((a, left), (b, right)), axes, summed, weight))
+    before, matches = (left, right, axes, inner, summed, weight), False
     for x, own in ((a, left), (b, right)) if alike else ():
         while (pair := agreeing(x, own, summed | inner)) is not None:
             names = dict([pair])
@@ -646,10 +715,19 @@ def _(
                 inner - {pair[0]},
                 replaced(ask, weight, *pair),
             )
-    for x, own, y, other in ((a, left, b, right), (b, right, a, left)) if alike else ():
+            matches = True
+    for x, own, y, other, side in (
+        ((a, left, b, right, before[1]), (b, right, a, left, before[0])) if alike else ()
+    ):
         if is_one(x, own):
             every = (*other, *own)
-            return (yield summed_operand(ask, y, other, every, inner | summed, weight))
+            part = yield summed_operand(ask, y, other, every, inner | summed, weight)
+            if not matches:
+                return part
+            left, right, _, inner, summed, weight = before
+            every, over = (*left, *right), inner | summed
+            return (yield from by_ones_and_zeros(ask, part, y, side, every, over, weight))
+    left, right, axes, inner, summed, weight = before
     of_a, of_b = (yield ask.varying(a, left)), (yield ask.varying(b, right))
     if summed and not alike:
         return Stop("it changes the dtype, and the sum would be taken in the other one")
@@ -690,11 +768,10 @@ def _(
         # An inner label that neither varies along counts its length.
         idle = inner - of_a - of_b
     else:  # no sum but the product's own is as exact
-        u = _repeated(ask, (yield ask.value(a, left)), left, inner)
-        v = _repeated(ask, (yield ask.value(b, right)), right, inner)
+        u = _repeated(ask, a, (yield ask.value(a, left)), left, inner)
+        v = _repeated(ask, b, (yield ask.value(b, right)), right, inner)
         idle = NONE
-    if u is None or v is None:
-        return None
+    assert u is not None and v is not None
     if last is not None:
         u = ask.product(u, last)
     # In the order in which a matrix product gives them: shared, of the left, of the right.
@@ -706,9 +783,10 @@ def _(
     return Part(ask.arrays.contract(node, u, v, out), out)
 
 
-def _repeated(ask: Engine, part: Part | None, axes: Axes, inner: Labels) -> Part | None:
+def _repeated(ask: Engine, x: Node, part: Part | None, axes: Axes, inner: Labels) -> Part:
     """A value with all the inner labels, also those that it does not vary along."""
-    if part is None or inner & frozenset(flat(axes)) <= frozenset(part.labels):
+    part = part or Part(ask.arrays.full((), 0.0, x), ())
+    if inner & frozenset(flat(axes)) <= frozenset(part.labels):
         return part
     labels = [x for x in flat(axes) if x in part.labels or x in inner]
     return Part(ask.arrays.broadcast_to(ask.aligned(part, labels), lengths(labels)), labels)
@@ -773,8 +851,6 @@ def _(
             own = renamed(owns[k], again)
             part = yield summed_operand(ask, x, own, axes, summed, weight)
         arrays.append(_shortened(ask, x, part, owns[k], gone | frozenset(again)))
-    if is_zero(kind, node.inputs):
-        return None
     array = ask.arrays.issue(node, arrays, _without(once, node.shape, gone | frozenset(again)))
     kept = [x for x in flat(axes) if x not in gone]
     return Part(ask.arrays.reshape(array, lengths(kept)), kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Array = Any
@@ -28,13 +28,53 @@ Labels = frozenset[Label]
 
 
 class Part:
-    """An array with one axis per label, in this order; it does not vary along any other."""
+    """An array with one axis per label, in this order; it does not vary along any other.
 
-    __slots__ = ("array", "labels")
+    Attributes:
+        labels: one per axis of the array.
+        bare, own: the array without the taints, and its labels.
+        taints: what is still to be added: zeros, which are nan where the program multiplies a zero
+            by what is not finite.
+        add: how to add them.
+    """
 
-    def __init__(self, array: Array, labels: Sequence[Label]) -> None:
-        self.array = array
-        self.labels = tuple(labels)
+    __slots__ = ("_whole", "add", "bare", "labels", "own", "taints")
+    labels: tuple[Label, ...]
+
+    def __init__(
+        self,
+        array: Array,
+        labels: Sequence[Label],
+        taints: Sequence[Part] = (),
+        add: Callable[[Part], Array] | None = None,
+    ) -> None:
+        self.bare, self.own = array, tuple(labels)
+        self.taints, self.add = tuple(taints), add
+        every = [*labels, *(x for taint in taints for x in taint.labels)]
+        self.labels = tuple(dict.fromkeys(every)) if taints else self.own
+        self._whole = None if taints else array
+
+    @property
+    def array(self) -> Array:
+        """With what is to be added."""
+        if self._whole is None:
+            assert self.add is not None
+            self._whole = self.add(self)
+        return self._whole
+
+    def untainted(self) -> Part:
+        """Without it."""
+        return Part(self.bare, self.own) if self.taints else self
+
+    def renamed(self, names: Mapping[Any, Any]) -> Part:
+        """With other labels in their places."""
+        taints = [taint.renamed(names) for taint in self.taints]
+        return Part(self.bare, [names[x] for x in self.own], taints, self.add)
+
+    def identity(self, names: Mapping[Label, int]) -> Any:
+        """What tells it from others."""
+        own = (id(self.bare), *(names[x] for x in self.own))
+        return own, frozenset(taint.identity(names) for taint in self.taints)
 
 
 Weight = Part | None

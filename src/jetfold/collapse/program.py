@@ -70,6 +70,7 @@ class Node:
         issue: what it does.
         flops: of one evaluation of the whole.
         zero: whether it is known to be nothing but zeros.
+        nil: whether it is if all that it is made of is finite; else 0 · ∞ may be in it.
         operation: what two nodes have in common that do the same; None where that is not known.
     """
 
@@ -82,6 +83,7 @@ class Node:
     issue: Issue
     flops: float = 0.0
     zero: bool = False
+    nil: bool = False
     operation: Any = None
 
     def __repr__(self) -> str:

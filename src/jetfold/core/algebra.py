@@ -23,6 +23,9 @@ from .polynomial import Monomial, Number, Polynomial, divisors, inverse_system
 
 Entry = tuple[int, int, int, float]
 
+MOST_WEIGHTS = 2**16
+"""Larger tables are not looked at for structure."""
+
 
 class Product:
     """The structure constants c^w_{ab} with deg e_a = i, deg e_b = j, deg w = m (all ≥ 1).
@@ -34,6 +37,11 @@ class Product:
             both degrees and into the only w of its degree, else None.
         rowwise: the weights c_w if the product is c_w u_w v_w for every w, as along directions
             that are kept apart, else None.
+        aligned: per w the weights c^w_{aa}, if only rows of one place meet (a = b): of `rowwise` in
+            one list; else None.
+        size: how many e_w there are.
+        equal: whether all c are the same.
+        factor: what that is, else 1.
         square: for u = v the same sum with (a, b) and (b, a), or (i, j) and (j, i), taken together.
     """
 
@@ -47,7 +55,7 @@ class Product:
         *,
         squared: bool = False,
     ) -> None:
-        self.i, self.j, self.m = i, j, m
+        self.i, self.j, self.m, self.size = i, j, m, sizes[m]
         self.entries = entries
         rows: dict[int, list[tuple[int, int, float]]] = {}
         for w, a, b, c in entries:
@@ -59,6 +67,10 @@ class Product:
         same_place = [entry[:3] for entry in entries] == [(r, r, r) for r in range(sizes[m])]
         equal = sizes[i] == sizes[j] == sizes[m]
         self.rowwise = tuple(c for *_, c in entries) if equal and same_place else None
+        self.aligned = self._aligned(sizes)
+        weights = {c for *_, c in entries}
+        self.equal = len(weights) == 1
+        self.factor = float(weights.pop()) if self.equal else 1.0
         self.square = self
         if squared:
             return
@@ -72,6 +84,18 @@ class Product:
                 merged[key] = merged.get(key, 0.0) + c
             halved = tuple((*key, c) for key, c in sorted(merged.items()))
             self.square = Product(i, j, m, halved, sizes, squared=True)
+
+    def _aligned(self, sizes: Sequence[int]) -> tuple[tuple[float, ...], ...] | None:
+        if self.rowwise is not None:
+            return (self.rowwise,)
+        if sizes[self.i] != sizes[self.j] or any(a != b for _, a, b, _ in self.entries):
+            return None
+        weights = [[0.0] * sizes[self.i] for _ in range(sizes[self.m])]
+        if len(weights) * sizes[self.i] > MOST_WEIGHTS:
+            return None
+        for w, a, _, c in self.entries:
+            weights[w][a] = c
+        return tuple(map(tuple, weights))
 
 
 _keys = count()

@@ -14,8 +14,9 @@ from typing import Any
 from . import towers
 from .algebra import JetAlgebra
 from .arrays import Array, Arrays, Block
-from .jet import Elementwise, Jet, add, compose, solve_by_degrees
+from .jet import Elementwise, Jet, add, compose, expanded, solve_by_degrees
 from .jet import product as bilinear_product
+from .structure import Structured
 
 Coefficients = Sequence[Any]
 """[value, block 1, …]."""
@@ -34,8 +35,8 @@ def aligned(u: Coefficients, y: Array, xp: Arrays) -> list[Block]:
 
     Rows lie on the leading axis, so that broadcasting would take it for one of the value's.
     """
-    n = y.ndim
-    return [u[0], *[b if b is None or b.ndim > n else xp.expand_dims(b, n) for b in u[1:]]]
+    n, (value, *blocks) = y.ndim, u
+    return [value, *[b if b is None or b.ndim > n else expanded(b, n, xp) for b in blocks]]
 
 
 # ------------------------------------------------------------------ linear and bilinear
@@ -53,7 +54,7 @@ def minus(u: Coefficients, v: Coefficients, y: Array, xp: Arrays) -> list[Block]
     return [
         y,
         *(
-            a if b is None else -b if a is None else a - b
+            a if b is None else add(a, -b) if a is None or type(b) is Structured else a - b
             for a, b in zip(u[1:], v[1:], strict=True)
         ),
     ]
@@ -61,7 +62,7 @@ def minus(u: Coefficients, v: Coefficients, y: Array, xp: Arrays) -> list[Block]
 
 def times(algebra: JetAlgebra, u: Coefficients, v: Coefficients, xp: Arrays) -> list[Block]:
     """û v̂, elementwise."""
-    ndim = max(getattr(x, "ndim", 0) for x in (u[0], v[0]))
+    ndim = max(getattr(u[0], "ndim", 0), getattr(v[0], "ndim", 0))
     return bilinear_product(algebra, u, v, Elementwise(xp, ndim), xp)
 
 
@@ -80,7 +81,8 @@ def over(
     def of_value(_: Array) -> Array:
         return y
 
-    return solve_by_degrees(algebra, v, u, of_value, of_block, Elementwise(xp, y.ndim), xp)
+    elementwise = Elementwise(xp, y.ndim)
+    return solve_by_degrees(algebra, v, u, of_value, of_block, elementwise, xp)
 
 
 class RowByRow:

@@ -124,6 +124,12 @@ class Arrays(Protocol):
     def segment_sum(self, block: Block, positions: Sequence[int], size: int) -> Block:
         """A block of `size` rows: row k is added to row positions[k]."""
 
+    def place_rows(self, block: Block, positions: Sequence[int], size: int) -> Block:
+        """A block of `size` rows with these at some positions, each once, and zeros elsewhere."""
+
+    def mask(self, here: Any, like: Array) -> Array:
+        """A NumPy array of booleans, on the device of another array."""
+
     def map_rows(
         self, function: Callable[..., Any], *blocks: Block, held: Sequence[Array] = ()
     ) -> Any:
@@ -134,8 +140,8 @@ class Arrays(Protocol):
 
     # ---- arithmetic
 
-    def multiply_add(self, total: Array, left: Array, right: Array) -> Array:
-        """total + left · right."""
+    def multiply_add(self, total: Array, left: Array, right: Array, factor: float = 1.0) -> Array:
+        """total + factor · left · right."""
 
     def einsum(self, spec: str, *operands: Array) -> Array:
         """A contraction."""

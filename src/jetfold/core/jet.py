@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from . import structure
 from .algebra import JetAlgebra, Product
 from .arrays import Array, Arrays, Block
+from .structure import Named, Structured, dense
 
 UNROLL = 512
 """Product tables with at most this many entries become straight-line arithmetic (see `product`)."""
@@ -28,15 +30,25 @@ class Jet:
         algebra: the algebra of the coefficients.
         level: which transform made it; jets of a higher level belong to the inner transform.
         primal: the value, of any shape.
-        blocks: for degree 1, 2, …, order the block of shape (size, *broadcastable to the value),
-            or None. Axes of the value on which a coefficient does not depend may have length one.
+        stored: for degree 1, 2, …, order the block of shape (size, *broadcastable to the value),
+            or None, or a `Structured` one. Axes of the value on which a coefficient does not depend
+            may have length one.
+        blocks: the same without structure.
     """
 
     def __init__(self, algebra: JetAlgebra, level: int, primal: Array, blocks: Sequence[Block]):
         self.algebra = algebra
         self.level = level
         self.primal = primal
-        self.blocks = tuple(blocks)
+        self.stored = tuple(blocks)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The stored blocks as arrays."""
+        for block in self.stored:
+            if type(block) is Structured:
+                return tuple(map(dense, self.stored))
+        return self.stored
 
     def like(self, primal: Array, blocks: Sequence[Block]) -> Jet:
         """Another jet of the same algebra and level."""
@@ -73,10 +85,10 @@ class Elementwise:
         return u * v
 
     def value_block(self, u: Array, v: Block) -> Block:
-        return u * self.xp.expand_dims(v, self.ndim)
+        return expanded(v, self.ndim, self.xp) * u  # in this order: v may be structured, u a jet
 
     def block_value(self, u: Block, v: Array) -> Block:
-        return self.xp.expand_dims(u, self.ndim) * v
+        return expanded(u, self.ndim, self.xp) * v
 
     def blocks(self, u: Block, v: Block) -> Block:
         return self.xp.expand_dims(u, self.ndim) * self.xp.expand_dims(v, self.ndim)
@@ -84,12 +96,51 @@ class Elementwise:
     def contract(self, u: Block, v: Block) -> Array:
         return self.xp.sum_rows(self.blocks(u, v))
 
+    def named(self) -> Named:
+        axes = range(self.ndim)
+        return Named(self, axes, axes, axes, symmetric=True)
+
+
+def named_of(bilinear: Bilinear) -> Named | None:
+    """A bilinear map with the names of its axes, where it has them (a method `named`)."""
+    names = getattr(bilinear, "named", None)
+    return None if names is None else names()
+
+
+def expanded(block: Block, ndim: int, xp: Arrays) -> Block:
+    """Axes of length one behind that of the rows, until the rows have `ndim` axes."""
+    return block.expanded(ndim) if type(block) is Structured else xp.expand_dims(block, ndim)
+
+
+def of_value(bilinear: Bilinear, u: Array, v: Block, xp: Arrays) -> Block:
+    """B(u, v[b]) for every row b."""
+    if type(v) is Structured and not isinstance(bilinear, Elementwise):
+        named = named_of(bilinear)
+        if named is not None:
+            return structure.one_sided(
+                xp, named, v, lambda of, rows: of.value_block(u, rows), right=True
+            )
+        v = dense(v)
+    return bilinear.value_block(u, v)
+
+
+def by_value(bilinear: Bilinear, u: Block, v: Array, xp: Arrays) -> Block:
+    """B(u[a], v) for every row a."""
+    if type(u) is Structured and not isinstance(bilinear, Elementwise):
+        named = named_of(bilinear)
+        if named is not None:
+            return structure.one_sided(
+                xp, named, u, lambda of, rows: of.block_value(rows, v), right=False
+            )
+        u = dense(u)
+    return bilinear.block_value(u, v)
+
 
 def add(left: Array | None, right: Array | None) -> Array | None:
     """The sum of two blocks, None meaning zero."""
     if left is None or right is None:
         return right if left is None else left
-    return left + right
+    return right + left if type(right) is Structured else left + right
 
 
 def scaled(c: float, array: Array) -> Array:
@@ -105,43 +156,69 @@ def product(
     for m in range(1, algebra.order + 1):
         total = None
         if v[m] is not None:
-            total = bilinear.value_block(u[0], v[m])
+            total = of_value(bilinear, u[0], v[m], xp)
         if u[m] is not None:
-            total = add(total, bilinear.block_value(u[m], v[0]))
+            total = add(total, by_value(bilinear, u[m], v[0], xp))
         for table in algebra.products[m]:
             if u[table.i] is not None and v[table.j] is not None:
-                part = pair(table, algebra.sizes[m], u[table.i], v[table.j], bilinear, xp)
-                total = add(total, part)
+                total = plus_pair(total, table, u[table.i], v[table.j], bilinear, xp)
         out.append(total)
     return out
 
 
-def pair(table: Product, size: int, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
-    """out[w] = Σ c^w_{ab} B(u[a], v[b]) for one pair of degrees."""
-    weights = table.diagonal
-    if weights is not None:
-        if any(c != weights[0] for c in weights):
-            return bilinear.contract(xp.scale(u, weights), v)[None]
-        return scaled(weights[0], bilinear.contract(u, v))[None]
-    weights = table.rowwise
-    if weights is not None:
-        if any(c != weights[0] for c in weights):
-            return bilinear.blocks(xp.scale(u, weights), v)
-        return scaled(weights[0], bilinear.blocks(u, v))
+def plus_pair(
+    total: Block, table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays
+) -> Block:
+    """total[w] + Σ c^w_{ab} B(u[a], v[b]) for one pair of degrees."""
+    if type(u) is Structured or type(v) is Structured:
+        return add(total, _structured_pair(table, u, v, bilinear, xp))
+    sums = _sums(table, u, v, bilinear, xp)
+    if total is None or table.factor == 1 or type(total) is Structured:
+        return add(total, scaled(table.factor, sums))
+    return xp.multiply_add(total, sums, table.factor)
+
+
+def _structured_pair(table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
+    """Σ c^w_{ab} B(u[a], v[b]) with the structure of the blocks, where the table allows that."""
+    if isinstance(bilinear, Elementwise):  # operands may have fewer axes than their product
+        same, u = u is v, expanded(u, bilinear.ndim, xp)
+        v = u if same else expanded(v, bilinear.ndim, xp)
+    named = named_of(bilinear)
+    found = structure.UNKNOWN if named is None else structure.pair(table, u, v, named, xp)
+    if found is structure.UNKNOWN:
+        return plus_pair(None, table, dense(u), dense(v), bilinear, xp)
+    (rest, _), (other, _) = structure.parts(u), structure.parts(v)
+    if rest is None or other is None:
+        return found
+    return plus_pair(found, table, rest, other, bilinear, xp)
+
+
+def _sums(table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
+    """Σ c^w_{ab} B(u[a], v[b]) without the factor that all c have in common."""
+    if table.diagonal is not None:
+        u = u if table.equal else xp.scale(u, table.diagonal)
+        return bilinear.contract(u, v)[None]
+    if table.rowwise is not None:
+        u = u if table.equal else xp.scale(u, table.rowwise)
+        return bilinear.blocks(u, v)
     if len(table.entries) > UNROLL:
         left = xp.take(u, [a for _, a, _, _ in table.entries])
         right = xp.take(v, [b for _, _, b, _ in table.entries])
-        terms = xp.scale(bilinear.blocks(left, right), [c for *_, c in table.entries])
-        return xp.segment_sum(terms, [w for w, *_ in table.entries], size)
+        terms = bilinear.blocks(left, right)
+        terms = terms if table.equal else xp.scale(terms, [c for *_, c in table.entries])
+        return xp.segment_sum(terms, [w for w, *_ in table.entries], table.size)
     left, right = xp.unstack(u), xp.unstack(v)
     rows = []
     for _, terms in table.rows:
         total = None
         for a, b, c in terms:
-            total = add(total, scaled(c, bilinear.one(left[a], right[b])))
+            term = bilinear.one(left[a], right[b])
+            total = add(total, term if table.equal else scaled(c, term))
         rows.append(total)
     block = xp.stack(rows)
-    return block if len(rows) == size else xp.segment_sum(block, [w for w, _ in table.rows], size)
+    if len(rows) == table.size:
+        return block
+    return xp.segment_sum(block, [w for w, _ in table.rows], table.size)
 
 
 def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arrays) -> list[Block]:
@@ -150,14 +227,27 @@ def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arra
     A None in the tower stands for zero; `ndim` is the number of axes of the value.
     """
     algebra, elementwise = jet.algebra, Elementwise(xp, ndim)
-    nilpotent: list[Block] = [None, *jet.blocks]
+    nilpotent: list[Block] = [None, *jet.stored]
     power = nilpotent  # N^k by degree; it starts at degree k
     out = [None if b is None or tower[0] is None else b * tower[0] for b in power]
     for k in range(2, algebra.order + 1):
-        if all(t is None for t in tower[k - 1 :]):
+        t = tower[k - 1]
+        if t is None and all(later is None for later in tower[k:]):
             break
-        power = nilpotent_product(algebra, power, nilpotent, elementwise, xp, square=k == 2)
-        out = _multiply_add(out, power, tower[k - 1], xp)
+        if k < algebra.order:
+            power = nilpotent_product(algebra, power, nilpotent, elementwise, xp, square=k == 2)
+            out = _multiply_add(out, power, t, xp)
+            continue
+        left, right = power[k - 1], nilpotent[1]  # no others reach the top of N^k
+        for table in algebra.products[k]:
+            if table.i == k - 1 and table.j == 1 and left is not None and right is not None:
+                chosen = table.square if k == 2 else table
+                if type(left) is Structured or type(right) is Structured:
+                    top = plus_pair(None, chosen, left, right, elementwise, xp)
+                    out[k] = _plus_product(out[k], top, t, xp)
+                    continue
+                top = _sums(chosen, left, right, elementwise, xp)
+                out[k] = _plus_product(out[k], top, t, xp, chosen.factor)
     return out[1:]
 
 
@@ -195,8 +285,19 @@ def _multiply_add(
     out = list(total)
     for m, block in enumerate(power):
         if block is not None and t is not None:
-            out[m] = block * t if out[m] is None else xp.multiply_add(out[m], block, t)
+            out[m] = _plus_product(out[m], block, t, xp)
     return out
+
+
+def _plus_product(
+    total: Block, block: Block, t: Array | float, xp: Arrays, factor: float = 1.0
+) -> Block:
+    """total + factor · block · t."""
+    if total is None:
+        return scaled(factor, block) * t
+    if type(total) is Structured or type(block) is Structured:
+        return add(total, scaled(factor, block) * t)
+    return xp.multiply_add(total, block, t, factor)
 
 
 def nilpotent_product(
@@ -219,7 +320,7 @@ def nilpotent_product(
             if left is None or right is None or (square and table.i > table.j):
                 continue
             chosen = table.square if square else table
-            out[m] = add(out[m], pair(chosen, algebra.sizes[m], left, right, bilinear, xp))
+            out[m] = plus_pair(out[m], chosen, left, right, bilinear, xp)
     return out
 
 
@@ -241,11 +342,10 @@ def solve_by_degrees(
     """
     y: list[Block] = [solve(b[0])]
     for m in range(1, algebra.order + 1):
-        rest = None if a[m] is None else bilinear.block_value(a[m], y[0])
+        rest = None if a[m] is None else by_value(bilinear, a[m], y[0], xp)
         for table in algebra.products[m]:
             if a[table.i] is not None and y[table.j] is not None:
-                part = pair(table, algebra.sizes[m], a[table.i], y[table.j], bilinear, xp)
-                rest = add(rest, part)
+                rest = plus_pair(rest, table, a[table.i], y[table.j], bilinear, xp)
         right = b[m] if rest is None else add(b[m], -rest)
         y.append(None if right is None else solve_block(right))
     return y

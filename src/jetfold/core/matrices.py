@@ -22,7 +22,8 @@ from typing import Any
 
 from .algebra import JetAlgebra
 from .arrays import Array, Arrays, Block
-from .jet import Bilinear, add, nilpotent_product, pair, product, solve_by_degrees
+from .jet import Bilinear, Jet, add, nilpotent_product, plus_pair, product, solve_by_degrees
+from .structure import Structured
 
 Matrix = Sequence[Any]
 """[value, block 1, …]."""
@@ -101,8 +102,7 @@ def lower_products(algebra: JetAlgebra, m: int, u: Matrix, v: Matrix, xp: Arrays
     total: Block = None
     for table in algebra.products[m]:
         if u[table.i] is not None and v[table.j] is not None:
-            part = pair(table, algebra.sizes[m], u[table.i], v[table.j], MatrixProduct(xp), xp)
-            total = add(total, part)
+            total = plus_pair(total, table, u[table.i], v[table.j], MatrixProduct(xp), xp)
     return total
 
 
@@ -183,9 +183,13 @@ def log_det(
         value: log det A_0, (*batch).
         inverse: A_0⁻¹, (*batch, n, n).
     """
-    e: list[Block] = [None, *(None if b is None else xp.matmul(inverse, b) for b in a[1:])]
+    transposed = xp.moveaxis(inverse, -2, -1)
     out: list[Block] = [value]
-    out += [None if b is None else xp.sum(xp.diagonal(b), (-1,)) for b in e[1:]]
+    out += [None if b is None else xp.sum(b * transposed, (-2, -1)) for b in a[1:]]
+    e: list[Block] = [None] * (algebra.order + 1)
+    for m in range(1, algebra.order):  # the highest enters by its trace alone
+        if a[m] is not None:
+            e[m] = xp.einsum("...ij,z...jk->z...ik", inverse, a[m])
     trace, of_matrices = TraceOfProduct(xp), MatrixProduct(xp)
     power = e
     for k in range(2, algebra.order + 1):
@@ -197,6 +201,25 @@ def log_det(
         if k < algebra.order:
             power = nilpotent_product(algebra, power, e, of_matrices, xp)
     return out
+
+
+def apart(x: Jet, axis: int) -> bool:
+    """Whether each row (axis −2) or column (−1) of a matrix has directions of its own, which no
+    product mixes.
+
+    det is linear in each row. So log det A is then Σ_i log (Σ_j A_ij (A_0⁻¹)_ji) up to a constant,
+    for derivatives along two rows together are never asked for.
+    """
+    if any(table.aligned is None for tables in x.algebra.products for table in tables):
+        return False
+    lower = [block for block in x.stored[:-1] if block is not None]
+    place = x.primal.ndim + axis
+    return bool(lower) and all(
+        isinstance(block, Structured)
+        and block.dense is None
+        and all(piece.axis == place and piece.owners.apart for piece in block.pieces)
+        for block in lower
+    )
 
 
 # ------------------------------------------------------------------ factorisations

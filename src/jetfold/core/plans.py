@@ -13,6 +13,7 @@ from .arrays import Array, Arrays, Block
 from .directions import Method, Scheme, scheme
 from .estimators import Sources
 from .polynomial import Polynomial
+from .structure import Owners, Piece, Structured
 from .symbols import Estimated, Parts, Symbols, Variables, Wanted, flat, grouped
 
 Readout = Sequence[tuple[int, int, float]]
@@ -24,6 +25,8 @@ class Seeds:
 
     def __init__(self, scheme: Scheme, degree: int, variables: int) -> None:
         seeds = scheme.seeds(degree, variables)
+        self.size = scheme.algebra.sizes[degree]
+        self.variables = variables
         self.empty = seeds is None
         self.identity = False
         self.rows: list[list[float]] = []
@@ -31,6 +34,26 @@ class Seeds:
             n = seeds.shape[0]
             self.identity = seeds.shape == (n, n) and bool((seeds == np.eye(n)).all())
             self.rows = [] if self.identity else seeds.tolist()
+
+
+class Grouped:
+    """Seeds without their zeros, grouped along an axis of the point.
+
+    Attributes:
+        axis: that axis.
+        owners: the rows by the index on it.
+        values: (slots, *shape of the point), lengths of one where all are equal.
+    """
+
+    def __init__(self, size: int, axis: int, owners: Owners, values: np.ndarray) -> None:
+        self.size, self.axis, self.owners, self.values = size, axis, owners, values.tolist()
+
+    def block(self, xp: Arrays, point: Array, batch_dims: int) -> Structured:
+        """The seeds of a point that has so many axes in front."""
+        values = xp.asarray(self.values, point)
+        shape = (values.shape[0], *(1,) * batch_dims, *values.shape[1:])
+        piece = Piece(self.axis + batch_dims, self.owners, xp.reshape(values, shape))
+        return Structured(xp, self.size, len(shape), None, [piece])
 
 
 class Reading:
@@ -144,6 +167,41 @@ def sources(symbols: Estimated, inner: Variables, method: str) -> Sources | None
     are told), and where nothing would be left to chance.
     """
     return _sources(symbols, inner, method)
+
+
+def structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | None:
+    """The seeds of the coordinates from `start` on, which are a point of that shape, without their
+    zeros; None where that saves nothing."""
+    return _structured(seeds, start, shape)
+
+
+@lru_cache(maxsize=256)
+def _structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | None:
+    if seeds.size < FEWEST or not shape:
+        return None
+    rows = np.eye(seeds.variables) if seeds.identity else np.asarray(seeds.rows)
+    count = int(np.prod(shape))
+    block = rows[:, start : start + count].reshape((seeds.size, *shape))
+    axis = max(range(len(shape)), key=lambda k: (shape[k], -k))
+    by_index = np.moveaxis(block, axis + 1, 0).reshape((shape[axis], seeds.size, -1))
+    there = [np.flatnonzero(of_index.any(1)) for of_index in by_index]
+    slots = max(map(len, there))
+    if shape[axis] < 2 or not slots or slots >= seeds.size:
+        return None
+    owners = np.full((shape[axis], slots), -1)
+    values = np.zeros((shape[axis], slots, count // shape[axis]))
+    for i, rows_there in enumerate(there):
+        owners[i, : len(rows_there)] = rows_there
+        values[i, : len(rows_there)] = by_index[i, rows_there]
+    if (values == values[:1]).all():
+        values = values[:1]
+    beside = [n for k, n in enumerate(shape) if k != axis]
+    found = np.moveaxis(values, 0, 1).reshape((slots, values.shape[0], *beside))
+    return Grouped(seeds.size, axis, Owners(owners), np.moveaxis(found, 1, axis + 1))
+
+
+FEWEST = 4
+"""Smaller blocks have no structure."""
 
 
 def path_algebra(order: int) -> JetAlgebra:

@@ -83,6 +83,11 @@ def read(text: str, framework: str) -> list[Row]:
     return [Row(name, how, int(order or 0), note) for name, how, order, note in found]
 
 
+def version(text: str, framework: str) -> str:
+    """The version of a framework that its section is of."""
+    return _parts(text)[framework].split(maxsplit=3)[2]
+
+
 def summary(text: str, framework: str) -> dict[str, int]:
     """The counts that stand above the rows of a framework."""
     part = _parts(text)[framework]

@@ -6,15 +6,21 @@ from typing import Any
 
 from ..collapse import explain_program
 from ..randomized import Randomized
+from ..transform import Transform
 from .check import Report, check
 from .estimate import Estimate, explain_estimate
 from .operator import Explanation, explain_operator
+from .propagation import Propagation, explain_propagation
 
-__all__ = ["Estimate", "Explanation", "Report", "check", "explain"]
+__all__ = ["Estimate", "Explanation", "Propagation", "Report", "check", "explain"]
 
 
 def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -> Any:
     """What an operator carries: vectors per method, the minimal basis and its product rule.
+
+    `explain(operator, f, x, …)` says what the operator carries through a function at a point,
+    operation by operation: which coefficients are known to be zero and left out, where that ends,
+    and what it saved (with the keywords argnums, batch_dims and those of f).
 
     `explain(f, x, …)` of a function and its arguments says what `jetfold.collapse` makes of it: its
     operations before and after, every sum that moves, how far, and what stopped it.
@@ -30,8 +36,9 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
             weighted Laplacian the number of columns of sigma.
 
     Returns:
-        an `Explanation` (of a program a `ProgramExplanation`, which also draws it with `save`; of a
-        randomized operator an `Estimate`): print it, or read its attributes.
+        an `Explanation` (with a function a `Propagation`; of a program a `ProgramExplanation`,
+        which also draws it with `save`; of a randomized operator an `Estimate`): print it, or read
+        its attributes.
 
     Raises:
         TypeError: it is no operator.
@@ -63,6 +70,8 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
     """
     if isinstance(operator, Randomized):
         return explain_estimate(operator, coordinates, *args, **kwargs)
+    if isinstance(operator, Transform) and callable(coordinates):
+        return explain_propagation(operator, coordinates, args, kwargs)
     if args or kwargs or not (coordinates is None or isinstance(coordinates, int)):
         return explain_program(operator, (coordinates, *args), kwargs)
     return explain_operator(operator, coordinates)

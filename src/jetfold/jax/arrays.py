@@ -135,6 +135,21 @@ def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
     return jax.ops.segment_sum(block, np.array(positions), size)
 
 
+def place_rows(block: Any, positions: Sequence[int], size: int) -> Any:
+    """A block of `size` rows with these at some positions, each once, and zeros elsewhere."""
+    first, count = positions[0], len(positions)
+    if list(positions) == list(range(first, first + count)):
+        beside = ((first, size - first - count), *((0, 0),) * (block.ndim - 1))
+        return jnp.pad(block, beside)
+    wide = jnp.zeros((size, *block.shape[1:]), block.dtype)
+    return wide.at[np.array(positions)].set(block)
+
+
+def mask(here: Any, like: Any) -> Any:
+    """A NumPy array of booleans."""
+    return jnp.asarray(here)
+
+
 def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:
     """function(*rows) for the rows of some blocks, all at once where JAX can."""
     return mapped(function, *blocks)
@@ -144,20 +159,20 @@ FOLDED = 512
 """Identity matrices up to this size are constants of a program."""
 
 MOST_ROWS = 4096
-"""Up to so many rows `sum` adds a leading axis by halves."""
+"""Up to so many rows `sum` takes a leading axis for the rows of a block."""
 
 
 def sum_rows(block: Any) -> Any:
-    """block.sum(0), by additions (see `halves`)."""
-    return block[0] if block.shape[0] == 1 else sum_of_rows(block)
+    """block.sum(0), as `halves` has it."""
+    return sum_of_rows(block)
 
 
 # ------------------------------------------------------------------ arithmetic
 
 
-def multiply_add(total: Any, left: Any, right: Any) -> Any:
-    """total + left · right."""
-    return total + left * right
+def multiply_add(total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:
+    """total + factor · left · right."""
+    return total + (left if factor == 1 else left * factor) * right
 
 
 def einsum(spec: str, *operands: Any) -> Any:
@@ -205,13 +220,22 @@ def orthonormal(rows: Any) -> Any:
     return jnp.linalg.qr(rows.mT)[0].mT
 
 
+SMALL, COLUMNS = 64, 256
+"""Triangular matrices up to this size are inverted where so many columns are to be solved for:
+LAPACK would start threads for every one of a batch, and wait for them where others use the cores.
+"""
+
+
 def solve_triangular(
     a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Any:
     """X with A X = B, or X A = B for left=False, A (broadcast against B) triangular."""
+    options = {"upper": upper, "unitriangular": unitriangular}
+    if b.ndim > a.ndim and a.shape[-1] <= SMALL and b.shape[0] * b.shape[-1] >= COLUMNS:
+        inverse = solve_triangular(a, jnp.eye(a.shape[-1], dtype=a.dtype), left=left, **options)
+        return jnp.matmul(inverse, b) if left else jnp.matmul(b, inverse)
     if b.ndim > a.ndim:  # one matrix for all: XLA takes the right-hand sides as columns of one
-        options = {"upper": upper, "left": left, "unitriangular": unitriangular}
-        return jax.vmap(lambda row: solve_triangular(a, row, **options))(b)
+        return jax.vmap(lambda row: solve_triangular(a, row, left=left, **options))(b)
     batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = (jnp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
     return lax.linalg.triangular_solve(

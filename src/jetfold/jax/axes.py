@@ -124,11 +124,11 @@ def reduction(params: Params, operands: Sequence[Any], result: Any) -> Action:
 
 
 def sum_of_rows(params: Params, operands: Sequence[Any], result: Any) -> Action:
-    """Our own sum over an axis (`halves`)."""
+    """Our own sums over an axis (`halves`)."""
     return Summed((params["axis"],))
 
 
-def contraction(params: Params, operands: Sequence[Any], result: Any) -> Action:
+def contraction(params: Params, operands: Sequence[Any], result: Any) -> Contracted:
     """dot_general: batch axes first, then what is left of either operand."""
     inner, batch = params["dimension_numbers"]
     sides = zip("lr", operands, strict=True)

@@ -12,19 +12,24 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
+from ..core import recorded
 from ..core.algebra import JetAlgebra
+from ..core.arrays import Block
 from ..core.jet import Jet
+from ..core.structure import Owners, Piece, Structured, parts, rows_of
+from . import arrays as XP
 from . import private
 from .interpreter import Operation, Rule, interpret, interpret_closed
 from .jets import (
     algebra_of,
-    blocks_of,
     expanded,
     is_inexact,
     jet,
     rows_before,
     rows_behind,
+    stored_of,
     value,
+    whole,
     zeros,
 )
 
@@ -60,33 +65,80 @@ def checkpointed(operation: Operation, operands: Sequence[Any]) -> Any:
 # The jets that a loop carries must have the same blocks in every round, and the branches of a
 # conditional must agree: a pattern says which blocks a value has.
 
-Pattern = tuple[bool, ...]
+Kind = tuple[bool, tuple[tuple[int | None, Owners], ...]]
+"""Of a block: whether it has a dense rest, and the axes and owners of its pieces."""
+
+NOTHING: Kind = (False, ())
+DENSE: Kind = (True, ())
+
+Pattern = tuple[Kind, ...]
 
 
 def pattern(x: Any, order: int) -> Pattern:
-    """Which blocks are there."""
-    return tuple(b is not None for b in blocks_of(x, order))
+    """Which blocks are there, and of what parts."""
+    found = []
+    for block in stored_of(x, order):
+        rest, pieces = parts(block)
+        found.append((rest is not None, tuple((piece.axis, piece.owners) for piece in pieces)))
+    return tuple(found)
 
 
-def union(first: Sequence[Pattern], second: Sequence[Pattern]) -> list[Pattern]:
-    """Which blocks are there in either."""
+def union(
+    algebra: JetAlgebra, first: Sequence[Pattern], second: Sequence[Pattern]
+) -> list[Pattern]:
+    """What is there in either."""
     return [
-        tuple(a or b for a, b in zip(p, q, strict=True)) for p, q in zip(first, second, strict=True)
+        tuple(either(*kinds) for kinds in zip(algebra.sizes[1:], p, q, strict=True))
+        for p, q in zip(first, second, strict=True)
     ]
+
+
+def either(size: int, first: Kind, second: Kind) -> Kind:
+    """The parts of two blocks; dense, where that stores no more."""
+    pieces = tuple(dict.fromkeys((*first[1], *second[1])))
+    if sum(owners.slots for _, owners in pieces) >= size:
+        return DENSE
+    return first[0] or second[0], pieces
 
 
 def conform(algebra: JetAlgebra, x: Any, wanted: Pattern) -> Any:
     """The same value with exactly these blocks, of full shape, zeros where it has none."""
-    if not any(wanted):
+    if not any(kind != NOTHING for kind in wanted):
         return value(x)
     primal = jnp.asarray(value(x))
     blocks = [
-        None if not there else like_value(primal, zeros(size, x) if b is None else b)
-        for there, b, size in zip(
-            wanted, expanded(x, algebra.order), algebra.sizes[1:], strict=True
+        of_kind(kind, primal, size, whole(x, block))
+        for kind, size, block in zip(
+            wanted, algebra.sizes[1:], stored_of(x, algebra.order), strict=True
         )
     ]
     return Jet(algebra, 0, primal, blocks)
+
+
+def of_kind(kind: Kind, primal: Any, size: int, block: Block) -> Block:
+    """A block with exactly these parts."""
+    has_rest, kinds = kind
+    if kind == NOTHING:
+        return None
+    rest, pieces = parts(block)
+    there = {
+        (piece.axis, piece.owners): piece.block
+        for piece in pieces
+        if (piece.axis, piece.owners) in kinds
+    }
+    for piece in pieces:
+        if (piece.axis, piece.owners) not in there:
+            rows = rows_of(XP, size, piece)
+            rest = rows if rest is None else rest + rows
+    if has_rest or rest is not None:
+        rest = like_value(primal, zeros(size, primal) if rest is None else rest)
+    if not kinds:
+        return rest
+    made = [
+        Piece(*key, like_value(primal, there.get(key, zeros(key[1].slots, primal))))
+        for key in kinds
+    ]
+    return Structured(XP, size, primal.ndim + 1, rest, made)
 
 
 def like_value(primal: Any, block: Any) -> Any:
@@ -132,10 +184,12 @@ def scan(operation: Operation, operands: Sequence[Any]) -> Any:
 
     slices = jax.tree.map(lambda leaf: leaf[0], xs)
     carried, after = None, [pattern(x, algebra.order) for x in init]
+    begun = recorded.lengths()
     while carried != after:  # until no value of the carry becomes a jet any more
+        recorded.cut(begun)
         carried, start = after, conform_all(algebra, init, after)
         on_jets, (new, results) = traced(algebra.order, step, start, slices)
-        after = union(carried, new)
+        after = union(algebra, carried, new)
 
     def conformed(carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         new, out = on_jets(carry, x)
@@ -166,10 +220,12 @@ def while_loop(operation: Operation, operands: Sequence[Any]) -> Any:
         return interpret_closed(params["cond_jaxpr"], plain)[0]
 
     carried, after = None, [pattern(x, algebra.order) for x in init]
+    begun = recorded.lengths()
     while carried != after:
+        recorded.cut(begun)
         carried, start = after, conform_all(algebra, init, after)
         on_jets, new = traced(algebra.order, body, start)
-        after = union(carried, new)
+        after = union(algebra, carried, new)
 
     def conformed(carry: Sequence[Any]) -> list[Any]:
         return conform_all(algebra, on_jets(carry), carried)
@@ -194,7 +250,7 @@ def chosen(on: Any, new: Any, old: Any) -> Any:
 
     if not isinstance(new, Jet):
         return of_arrays(0, new, old)
-    blocks = jax.tree.map(partial(of_arrays, 1), new.blocks, old.blocks)
+    blocks = jax.tree.map(partial(of_arrays, 1), new.stored, old.stored)
     return Jet(new.algebra, 0, of_arrays(0, new.primal, old.primal), blocks)
 
 
@@ -203,7 +259,7 @@ def conditional(operation: Operation, operands: Sequence[Any]) -> Any:
     index, *rest = operands
     algebra, branches = algebra_of(operands), operation.params["branches"]
     found = [traced(algebra.order, partial(_branch, b), *rest) for b in branches]
-    wanted = reduce(union, [patterns for _, patterns in found])
+    wanted = reduce(partial(union, algebra), [patterns for _, patterns in found])
 
     def conformed(on_jets: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *x: conform_all(algebra, on_jets(*x), wanted)
@@ -251,7 +307,7 @@ def shard_map(operation: Operation, operands: Sequence[Any]) -> Any:
 
     def on_shards(*pieces: Any) -> Any:
         found = interpret(inner, (), [jet(algebra, *piece) for piece in pieces])
-        everything = (True,) * algebra.order
+        everything = (DENSE,) * algebra.order
         return [
             (value(x), list(conform(algebra, x, everything).blocks) if varies else [])
             for x, varies in zip(found, varying, strict=True)

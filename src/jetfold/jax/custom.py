@@ -19,18 +19,20 @@ from ..core.jet import Jet
 from ..warn import report_inside
 from . import private
 from .control import closed
-from .general import Push, by_jvp, entrywise, general, of_places, places_of_jets
-from .interpreter import Operation, Rule, call, interpret_closed, rule_of
-from .jets import algebra_of
+from .general import Push, Value, by_jvp, entrywise, general, of_places, places_of_jets
+from .interpreter import Operation, Rule, interpret_closed, rule_of
+from .jets import algebra_of, is_inexact, values
+from .matrices import slogdet
+from .oneway import forward_only
 from .rules import Linear
 
-CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call")
+CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call", "eval_jaxpr")
 
 
 def is_entrywise(jaxpr: Jaxpr) -> bool:
     """Whether a function acts on every entry alone."""
     for equation in jaxpr.eqns:
-        name, rule = equation.primitive.name, rule_of(equation.primitive)
+        name, rule = equation.primitive.name, rule_of(equation)
         if rule is not None and rule.entrywise:
             continue
         if name == "broadcast_in_dim" and _as_numpy_does(equation):
@@ -49,14 +51,30 @@ def _as_numpy_does(equation: JaxprEqn) -> bool:
 
 
 def _one_shape(operands: Sequence[Any], jaxpr: Jaxpr) -> bool:
-    """Whether there is one result, and jets are broadcast to its shape."""
+    """Whether all results have one shape, and jets are broadcast to it."""
     results = [v.aval.shape for v in jaxpr.outvars]
     shapes = [x.primal.shape for x in operands if isinstance(x, Jet)]
     try:
-        whole = [np.broadcast_shapes(shape, results[0]) for shape in shapes]
+        whole = [np.broadcast_shapes(shape, *results) for shape in shapes]
     except ValueError:
         return False
-    return len(results) == 1 and all(shape == results[0] for shape in whole)
+    return len({*results, *whole}) == 1
+
+
+def _each_result(
+    operation: Operation, operands: Sequence[Any], push: Push, of: Value, *, smooth: bool
+) -> list[Any]:
+    """The results of a function that acts on every entry alone."""
+    places, plain = places_of_jets(operands), values(operands)
+    results = of(of_places(operation, plain, places), [plain[k] for k in places])
+
+    def result(k: int) -> Callable[..., Any]:
+        return lambda *x: operation(*x)[k]
+
+    return [
+        entrywise(result(k), operands, push, of, smooth=smooth) if is_inexact(y) else y
+        for k, y in enumerate(results)
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,15 +90,15 @@ class CustomJvp(Rule):
         inner: ClosedJaxpr = operation.params["call_jaxpr"]
         rule = private.derivative_rule(operation.params)
         if private.same_inside(rule):
-            if private.name_of(inner.jaxpr) == "_slogdet_qr":  # whose steps have no derivatives
-                return list(call(jnp.linalg.slogdet, *operands))
+            if private.name_of(inner.jaxpr) in ("_slogdet_lu", "_slogdet_qr"):
+                return slogdet(operation, operands)
             return interpret_closed(inner, operands)
-        if _one_shape(operands, inner.jaxpr) and (
-            private.special(rule)
-            or (is_entrywise(inner.jaxpr) and private.of_jax(rule))
-            or (is_entrywise(inner.jaxpr) and _mixes_nothing(operation, operands))
-        ):
-            return [entrywise(lambda *x: operation(*x)[0], operands, by_jvp, of_jvp)]
+        if _one_shape(operands, inner.jaxpr):
+            each = partial(_each_result, operation, operands, by_jvp, of_jvp)
+            if private.special(rule) or (is_entrywise(inner.jaxpr) and private.of_jax(rule)):
+                return each(smooth=True)
+            if is_entrywise(inner.jaxpr) and _mixes_nothing(operation, operands):
+                return each(smooth=False)
         name = f"the custom_jvp function {private.name_of(inner.jaxpr)}"
         return general(operation, operands, name, by_jvp, of_jvp)
 
@@ -101,14 +119,14 @@ class CustomVjp(Rule):
             and is_entrywise(inner.jaxpr)
             and _mixes_nothing(operation, operands, by_pullback)
         ):
-            return [entrywise(lambda *x: operation(*x)[0], operands, by_pullback, of_pullback)]
+            return _each_result(operation, operands, by_pullback, of_pullback, smooth=False)
         name = f"the custom_vjp function {private.name_of(inner.jaxpr)}"
         try:
             return general(operation, operands, name, by_pullback, of_pullback)
         except ValueError as error:  # a loop of any length has no reverse mode in JAX
             report_inside(name, error)
             try:
-                return interpret_closed(inner, operands)
+                found = interpret_closed(inner, operands)
             except NotImplementedError as of_code:
                 raise NotImplementedError(
                     f"the second derivatives of {name} need those of the code that its forward "
@@ -116,6 +134,9 @@ class CustomVjp(Rule):
                     "function itself, so that its rule counts there too: "
                     f"f.defvjp(lambda x: (f(x), ...), ...). The code: {of_code}"
                 ) from error
+            if not _loops(inner.jaxpr):
+                return found
+            return jax.tree.map(lambda x: forward_only(x, name) if is_inexact(x) else x, found)
 
 
 def linear_call(operation: Operation, operands: Sequence[Any]) -> Any:
@@ -189,13 +210,16 @@ def _loops(jaxpr: Jaxpr) -> bool:
 def _mixes_nothing(operation: Operation, operands: Sequence[Any], push: Push = by_jvp) -> bool:
     """Whether the rule of a function, applied again and again, is elementwise too."""
     places = places_of_jets(operands)
-    of_jets = of_places(operation, operands, places)
+    held = of_places(operation, operands, places)
+
+    def of_jets(*points: Any) -> list[Any]:
+        return [y for y in held(*points) if is_inexact(y)]
 
     def derivative(order: int, *points: Any) -> Any:
         if order:
             ones = tuple(jnp.ones_like(x) for x in points)
             return push(partial(derivative, order - 1), points, ones)
-        return of_jets(*points)[0]
+        return of_jets(*points)
 
     highest = partial(derivative, algebra_of(operands).order)
     return is_entrywise(jax.make_jaxpr(highest)(*(operands[k].primal for k in places)).jaxpr)

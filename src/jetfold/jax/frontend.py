@@ -53,6 +53,11 @@ def check_point(name: str, point: Any, batch_dims: int) -> None:
         )
 
 
+def structured(point: Any, rows: int) -> bool:
+    """Whether blocks may be structured: a compiled program has no calls to save."""
+    return True
+
+
 @contextlib.contextmanager
 def new_level(batch_dims: int = 0) -> Iterator[int]:
     """Functions are traced before jets meet them, so jets of two transforms never meet."""
@@ -64,13 +69,18 @@ def static(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
+def whole(*functions: Callable[..., Any]) -> None:
+    """JAX traces all of a function."""
+
+
 def history(array: Any) -> Any:
     """Arrays of JAX never change."""
     return None
 
 
-def check_history(name: str, history: Any) -> None:
-    """There is none."""
+def in_force(name: str, array: Any, history: Any) -> Any:
+    """The array itself."""
+    return array
 
 
 def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet:
@@ -92,6 +102,11 @@ def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         out = interpret_closed(closed, jets)
     return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+
+def rehearse(function: Callable[..., Any], args: Sequence[Any]) -> None:
+    """Trace a function."""
+    jax.eval_shape(lambda *x: function(*x), *args)
 
 
 def seeded() -> contextlib.AbstractContextManager[Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from itertools import permutations
 from typing import Any
 
 import jax
@@ -146,10 +149,14 @@ def entrywise(
     operands: Sequence[Any],
     push: Push = by_jvp,
     of: Value = as_it_is,
+    *,
+    smooth: bool = True,
 ) -> Any:
     """A function that acts on every entry alone, of one jet or more: t_α = ∂^αφ/α!.
 
     Its partial derivatives need no tangents but ones. Operands are broadcast where `function` does.
+    If it is not smooth, as with a rule that somebody chose, ∂_x∂_yφ need not be ∂_y∂_xφ, and what
+    counts is their mean.
     """
     algebra, plain = algebra_of(operands), values(operands)
     places = places_of_jets(operands)
@@ -169,11 +176,10 @@ def entrywise(
 
     def taylor(alpha: Sequence[int]) -> Any:
         """∂^αφ/α!."""
-        function, scale = of_jets, 1.0
-        for k, times in enumerate(alpha):
-            for n in range(times):
-                function, scale = along(function, k), scale / (n + 1)
-        return function(*points) * scale
+        steps = [k for k, times in enumerate(alpha) for _ in range(times)]
+        orders = [steps] if smooth else sorted(set(permutations(steps)))
+        found = [reduce(along, order, of_jets)(*points) for order in orders]
+        return reduce(jnp.add, found) / (len(orders) * math.prod(map(math.factorial, alpha)))
 
     order = algebra.order
     nilpotents = [[None, *aligned(coefficients(operands[k], order), y, XP)[1:]] for k in places]

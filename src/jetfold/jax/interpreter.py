@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
 
+from ..core import recorded
 from ..core.jet import Jet
 from . import private
 
@@ -28,7 +29,7 @@ class Operation:
         self.equation, self.jaxpr = equation, jaxpr
         self.primitive = equation.primitive
         self.params: dict[str, Any] = equation.params
-        self.name: str = equation.primitive.name
+        self.name = private.operation_name(equation)
         self.several: bool = equation.primitive.multiple_results
         self.results = [v.aval for v in equation.outvars]
 
@@ -59,9 +60,9 @@ RULES: dict[str | Primitive, Rule] = {}
 """By the primitive itself (those of our own), or by its name (those of JAX)."""
 
 
-def rule_of(primitive: Primitive) -> Rule | None:
-    """The rule of a primitive, if it has one."""
-    return RULES.get(primitive) or RULES.get(primitive.name)
+def rule_of(equation: JaxprEqn) -> Rule | None:
+    """The rule for what an equation does, if there is one."""
+    return RULES.get(equation.primitive) or RULES.get(private.operation_name(equation))
 
 
 def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
@@ -84,7 +85,7 @@ def interpret(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
         environment.update(zip(equation.outvars, results, strict=True))
         for variable in last.get(number, ()):
             del environment[variable]
-    return [read(atom) for atom in jaxpr.outvars]
+    return [private.array(read(atom)) for atom in jaxpr.outvars]
 
 
 def interpret_closed(closed: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
@@ -95,9 +96,38 @@ def interpret_closed(closed: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
 def apply(operation: Operation, operands: Sequence[Any]) -> Any:
     """One equation."""
     if not any(isinstance(x, Jet) for x in operands):
+        if operation.name in OF_INDICES and _are_indices(operation, operands):
+            with jax.ensure_compile_time_eval():
+                return operation(*operands)
         return operation(*operands)
-    rule = rule_of(operation.primitive) or RULES["general"]
-    return rule(operation, operands)
+    rule = rule_of(operation.equation) or RULES["general"]
+    result = rule(operation, operands)
+    if recorded.OPEN and not HOLDING & operation.params.keys():
+        results = result if operation.several else [result]
+        recorded.note(operation.name, operands, results)
+    return result
+
+
+HOLDING = {"jaxpr", "call_jaxpr", "fun_jaxpr", "branches", "body_jaxpr"}
+"""Parameters of primitives whose operations are told one by one."""
+
+OF_INDICES = frozenset(
+    """
+    add and broadcast_in_dim clamp concatenate convert_element_type eq expand_dims ge gt iota le lt
+    max min mul ne not or rem reshape select_n slice squeeze stack sub transpose
+    """.split()  # noqa: SIM905
+)
+"""Primitives of which indices are made."""
+
+MOST_INDICES = 2**14
+"""How many of them are computed at most while a function is traced."""
+
+
+def _are_indices(operation: Operation, operands: Sequence[Any]) -> bool:
+    """Whether an operation makes a few indices, known while the function is traced, of others."""
+    return not any(isinstance(x, jax.core.Tracer) for x in operands) and all(
+        aval.dtype.kind in "iub" and aval.size <= MOST_INDICES for aval in operation.results
+    )
 
 
 def call(function: Callable[..., Any], *operands: Any) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ..core.algebra import JetAlgebra
 from ..core.arrays import Block
 from ..core.jet import Jet
+from ..core.structure import Piece, Structured, dense
 
 
 def value(x: Any) -> Any:
@@ -29,8 +30,13 @@ def algebra_of(operands: Sequence[Any]) -> JetAlgebra:
 
 
 def blocks_of(x: Any, order: int) -> Sequence[Block]:
-    """The blocks of an operand; none, of an array."""
+    """The blocks of an operand, without structure; none, of an array."""
     return x.blocks if isinstance(x, Jet) else (None,) * order
+
+
+def stored_of(x: Any, order: int) -> Sequence[Block]:
+    """The blocks of an operand as they are stored."""
+    return x.stored if isinstance(x, Jet) else (None,) * order
 
 
 def expanded(x: Any, order: int) -> list[Block]:
@@ -43,8 +49,8 @@ def expanded(x: Any, order: int) -> list[Block]:
 
 
 def coefficients(x: Any, order: int) -> list[Any]:
-    """[value, block 1, …], as `core.arithmetic` takes them."""
-    return [value(x), *blocks_of(x, order)]
+    """[value, block 1, …], as `core.arithmetic` takes them: with their structure."""
+    return [value(x), *stored_of(x, order)]
 
 
 def full_coefficients(x: Any, order: int) -> list[Any]:
@@ -83,11 +89,24 @@ def mapped(function: Callable[..., Any], *stacks: Any) -> Any:
         return jax.tree.map(lambda *rows: jnp.stack(rows), *found)
 
 
+class Joined(Jet):
+    """What several arrays and jets are, joined along an axis, for whoever takes them apart again.
+
+    A product that sums over the axis is the sum of those of the operands, and of these each may
+    have structure, or axes of length one, that the whole has not. (What nobody reads of the whole
+    is never computed in a compiled program.)
+    """
+
+    def __init__(self, whole: Jet, axis: int, operands: Sequence[Any]) -> None:
+        super().__init__(whole.algebra, whole.level, whole.primal, whole.stored)
+        self.axis, self.operands = axis, tuple(operands)
+
+
 # ------------------------------------------------------------------ jets as pytrees
 
 
 def _flatten(x: Jet) -> tuple[tuple[Any, Any], tuple[JetAlgebra, int]]:
-    return (x.primal, x.blocks), (x.algebra, x.level)
+    return (x.primal, x.stored), (x.algebra, x.level)
 
 
 def _unflatten(static: tuple[JetAlgebra, int], children: Any) -> Jet:
@@ -96,19 +115,68 @@ def _unflatten(static: tuple[JetAlgebra, int], children: Any) -> Jet:
 
 # A jet enters loops, branches, maps and checkpoints as the pytree of its arrays.
 jax.tree_util.register_pytree_node(Jet, _flatten, _unflatten)
+jax.tree_util.register_pytree_node(Joined, _flatten, _unflatten)
+
+
+def _flatten_structured(x: Structured) -> tuple[Any, Any]:
+    kinds = tuple((axis, owners) for axis, owners, _ in x.pieces)
+    blocks = tuple(piece.block for piece in x.pieces)
+    return (x.dense, blocks), (x.xp, x.size, x.ndim, kinds)
+
+
+def _unflatten_structured(static: Any, children: Any) -> Structured:
+    (xp, size, ndim, kinds), (rest, blocks) = static, children
+    pieces = [
+        Piece(axis, owners, block) for (axis, owners), block in zip(kinds, blocks, strict=True)
+    ]
+    return Structured(xp, size, ndim, rest, pieces)
+
+
+jax.tree_util.register_pytree_node(Structured, _flatten_structured, _unflatten_structured)
+
+
+def on_parts(function: Callable[..., Any], block: Block) -> Block:
+    """A function of arrays, linear and of every entry alone, of a block."""
+    if block is None:
+        return None
+    return block.map(function) if isinstance(block, Structured) else function(block)
+
+
+def whole(x: Any, block: Block) -> Block:
+    """A block of a jet, its parts of the whole shape of the value."""
+    shape = jnp.shape(value(x))
+    if block is None:
+        return None
+    if isinstance(block, Structured):
+        return block.map(lambda part: jnp.broadcast_to(part, (part.shape[0], *shape)))
+    return jnp.broadcast_to(block, (block.shape[0], *shape))
 
 
 def rows_behind(x: Any) -> Any:
     """A jet over a leading axis (scanned, or mapped), that axis before the rows of each block."""
     if not isinstance(x, Jet):
         return x
-    blocks = [None if b is None else jnp.swapaxes(b, 0, 1) for b in expanded(x, x.algebra.order)]
-    return Jet(x.algebra, 0, x.primal, blocks)
+    return Jet(x.algebra, 0, x.primal, [_swapped(whole(x, b), -1) for b in x.stored])
 
 
 def rows_before(x: Any) -> Any:
     """The reverse."""
     if not isinstance(x, Jet):
         return x
-    blocks = [None if b is None else jnp.swapaxes(b, 0, 1) for b in x.blocks]
-    return Jet(x.algebra, 0, x.primal, blocks)
+    return Jet(x.algebra, 0, x.primal, [_swapped(b, 1) for b in x.stored])
+
+
+def _swapped(block: Block, by: int) -> Block:
+    """The rows and the leading axis exchanged; the axes of pieces are those of a slice or not."""
+    if block is None:
+        return None
+    if isinstance(block, Structured) and by < 0 and any(p.axis == 0 for p in block.pieces):
+        block = dense(block)
+    if not isinstance(block, Structured):
+        return jnp.swapaxes(block, 0, 1)
+    pieces = [
+        Piece(axis if axis is None else axis + by, owners, jnp.swapaxes(rows, 0, 1))
+        for axis, owners, rows in block.pieces
+    ]
+    rest = None if block.dense is None else jnp.swapaxes(block.dense, 0, 1)
+    return Structured(block.xp, block.size, block.ndim + by, rest, pieces)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Literal
 
 from ..core import arithmetic, matrices
@@ -17,8 +18,18 @@ from ..core.arithmetic import RowByRow
 from ..core.jet import Jet, add, nilpotent_product, product, solve_by_degrees
 from . import arrays as XP
 from .general import general
-from .interpreter import Operation, interpret_closed
-from .jets import algebra_of, expanded, full_coefficients, jet, mapped, value, values, zeros
+from .interpreter import Operation, call, interpret_closed
+from .jets import (
+    algebra_of,
+    expanded,
+    full_coefficients,
+    is_complex,
+    jet,
+    mapped,
+    value,
+    values,
+    zeros,
+)
 from .rules import Linear
 
 
@@ -122,12 +133,25 @@ def cholesky(operation: Operation, operands: Sequence[Any]) -> Any:
     (x,) = operands
     l0 = jnp.tril(operation(x.primal))  # the primitive leaves the rest of A above
     a = full_coefficients(x, x.algebra.order)
-    factor = matrices.cholesky if is_hermitian(operation) else _cholesky
-    return _jet(x, factor(x.algebra, l0, a, XP))
+    if is_hermitian(operation):
+        return _jet(x, matrices.cholesky(x.algebra, l0, a, XP))
+    if _lower_half_counts():
+        a = _each(lambda b: jnp.tril(b) + XP.adjoint(jnp.tril(b, -1)), a)
+        return _jet(x, matrices.cholesky(x.algebra, l0, a, XP))
+    return _jet(x, _cholesky(x.algebra, l0, a, XP))
+
+
+@cache
+def _lower_half_counts() -> bool:
+    """Whether to JAX the lower half of A' stands for all of it, as since 0.11: it is asked."""
+    factor = partial(lax.linalg.cholesky, symmetrize_input=False)
+    with jax.ensure_compile_time_eval():
+        point, above = jnp.eye(2) + 1, jnp.eye(2, k=1)
+        return not jax.jvp(factor, (point,), (above,))[1].any()
 
 
 def _cholesky(algebra: JetAlgebra, l0: Any, a: Sequence[Any], xp: Any) -> list[Any]:
-    """L of a matrix that need not be Hermitian, as JAX has it: L' = L Φ(L⁻¹ A' L⁻ᴴ), all of A'.
+    """L of a matrix that need not be Hermitian, with L' = L Φ(L⁻¹ A' L⁻ᴴ) of all of A'.
 
     Along A_0 + s N, with L = L_0 M, Q = M⁻¹ and P = L_0⁻¹ N L_0⁻ᴴ, that is M' = M B and Q' = −B Q,
     B = Φ(Q P Qᴴ): power series in s, which end, for N is nilpotent; at s = 1.
@@ -165,6 +189,28 @@ def _adjoint(blocks: Sequence[Any] | None, xp: Any) -> Any:
     return None if blocks is None else _each(xp.adjoint, blocks)
 
 
+def slogdet(operation: Operation, operands: Sequence[Any]) -> Any:
+    """The sign (the phase, of a complex matrix) and the logarithm of the modulus of det A."""
+    (x,) = operands
+    sign, modulus = operation(x.primal)
+    inverse = jnp.linalg.inv(x.primal)
+    if is_complex(x.primal):
+        a = full_coefficients(x, x.algebra.order)
+        log = matrices.log_det(x.algebra, jnp.zeros_like(sign), inverse, a, XP)
+        log = jet(x.algebra, log[0], log[1:])
+        return list(call(lambda log: (sign * jnp.exp(1j * log.imag), modulus + log.real), log))
+    for axis, summed in ((-2, -1), (-1, -2)):
+        if matrices.apart(x, axis):
+
+            def of_lines(a: Any, summed: int = summed) -> Any:
+                ratios = jnp.sum(a * inverse.mT, summed)
+                return jnp.log(1 + (ratios - lax.stop_gradient(ratios))).sum(-1) + modulus
+
+            return [sign, call(of_lines, x)]
+    out = matrices.log_det(x.algebra, modulus, inverse, full_coefficients(x, x.algebra.order), XP)
+    return [sign, jet(x.algebra, out[0], out[1:])]
+
+
 def lu(operation: Operation, operands: Sequence[Any]) -> Any:
     """P A = L U, both in one array: L's ones are left out."""
     (x,) = operands
@@ -188,17 +234,33 @@ def lu(operation: Operation, operands: Sequence[Any]) -> Any:
 
 
 def qr(operation: Operation, operands: Sequence[Any]) -> Any:
-    """A = Q R."""
-    (x,), params = operands, operation.params
-    rows, columns = x.primal.shape[-2:]
-    if params.get("full_matrices") and rows > columns:
-        return general(operation, operands, "qr with columns of Q that A does not determine")
+    """A = Q R; a whole Q has further columns, and R zeros below."""
+    (x,), size = operands, min(operands[0].primal.shape[-2:])
     a = full_coefficients(x, x.algebra.order)
     q0, r0, *order = operation(x.primal)
     for pivots in order:  # A[:, order] = Q R
         a = [None if b is None else _columns(b, pivots) for b in a]
-    q, r = matrices.qr(x.algebra, q0, r0, a, XP)
-    return [_jet(x, q), _jet(x, r), *order]
+    q, r = matrices.qr(x.algebra, q0[..., :size], r0[..., :size, :], a, XP)
+    of_q = _jet(x, q)
+    if (missing := q0.shape[-1] - size) and size:
+        of_q = jet(x.algebra, q0, call(completed, of_q).blocks)
+        below = [(0, 0)] * (r0.ndim - 1) + [(0, missing), (0, 0)]
+        r = [r0, *_each(lambda b: jnp.pad(b, below), r[1:])]
+    return [of_q, _jet(x, r), *order]
+
+
+def completed(q: Any) -> Any:
+    """All of Q = H_1 H_2 ⋯, a product of Householder's reflections, from its first columns.
+
+    Q − 1 = −V T Vᴴ with V of as many columns (Schreiber and Van Loan, 1989): with M = V T V_1ᴴ,
+    the columns of 1 − Q that are known, V_2 V_1⁻¹ = M_2 M_1⁻¹, and that gives the others.
+    """
+    rows, columns = q.shape[-2:]
+    one = jnp.eye(rows, dtype=q.dtype)
+    m = one[:, :columns] - q
+    upper, lower = XP.adjoint(m[..., :columns, :]), XP.adjoint(m[..., columns:, :])
+    rest = one[:, columns:] - m @ jnp.linalg.solve(upper, lower)
+    return jnp.concatenate([q, rest], -1)
 
 
 def _columns(matrix: Any, order: Any) -> Any:
@@ -274,16 +336,37 @@ def _of_skew_part(algebra: JetAlgebra, v0: Any, w0: Any, a: Sequence[Any]) -> li
 
 
 def eig(operation: Operation, operands: Sequence[Any]) -> Any:
-    """Eigenvalues of any matrix; JAX has their higher derivatives if those of vectors are allowed.
+    """A V = V diag(w) of any matrix, (w, left V, right V); the left ones are those of Aᴴ."""
+    (x,), params = operands, operation.params
+    left, right = params["compute_left_eigenvectors"], params["compute_right_eigenvectors"]
+    if (left or right) and not params.get("enable_eigvec_derivs"):
+        raise NotImplementedError(
+            "eig was called on the argument of a function that jetfold differentiates, and "
+            "eigenvectors have derivatives only while LAPACK keeps to its choice of their length "
+            "and phase, which nobody checks; if that is meant pass enable_eigvec_derivs=True to "
+            "jax.lax.linalg.eig (JAX 0.10 and later), or take jnp.linalg.eigvals"
+        )
+    w0, *vectors = operation.primitive.bind(
+        x.primal, **params | {"compute_right_eigenvectors": True}
+    )
+    a = [b if b is None else b.astype(w0.dtype) for b in full_coefficients(x, x.algebra.order)]
 
-    The doubts about these concern the length of the vectors, on which eigenvalues do not depend.
-    """
-    params = operation.params
-    asked = params["compute_left_eigenvectors"] or params["compute_right_eigenvectors"]
-    if asked or "enable_eigvec_derivs" not in params:
-        return general(operation, operands, "eig")
-    allowed = params | {"enable_eigvec_derivs": True}
-    return general(lambda a: operation.primitive.bind(a, **allowed), operands, "eig")
+    def factors(v0: Any, w0: Any, a: Sequence[Any]) -> tuple[Any, Any]:
+        v, w = matrices.eig(x.algebra, v0, w0, jnp.linalg.inv(v0), a, XP)
+        return _jet(x, w), call(partial(normalized, like=v0), _jet(x, v))
+
+    w, of_right = factors(vectors[-1], w0, a)
+    of_left = [factors(vectors[0], jnp.conj(w0), _each(XP.adjoint, a))[1]] if left else []
+    return [w, *of_left, of_right][: 1 + left + right]
+
+
+def normalized(v: Any, like: Any) -> Any:
+    """Columns of length one whose largest component is real, as LAPACK has them."""
+    rows = jnp.arange(like.shape[-2])[:, None]
+    largest = rows == jnp.argmax(jnp.abs(like), -2, keepdims=True)
+    pivot = jnp.where(largest, v, 0).sum(-2, keepdims=True)
+    sign = jnp.sign(jnp.where(largest, like, 0).sum(-2, keepdims=True).real)
+    return v * (sign * jnp.abs(pivot) / pivot) / jnp.linalg.norm(v, axis=-2, keepdims=True)
 
 
 def custom_linear_solve(operation: Operation, operands: Sequence[Any]) -> Any:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 
@@ -38,6 +39,28 @@ def context(equation: JaxprEqn) -> AbstractContextManager[Any]:
     """
     found = getattr(getattr(equation, "ctx", None), "manager", None)
     return contextlib.nullcontext() if found is None else found
+
+
+def operation_name(equation: JaxprEqn) -> str:
+    """What an equation does, as the table calls it.
+
+    Private: since JAX 0.12 some operations are objects (`HiPrim`), and one primitive calls them
+    all: those of JAX go by the name of their class. Without it they would have no rules of their
+    own, and so go through the general rule.
+    """
+    name = equation.primitive.name
+    kind = type(equation.params.get("_prim"))
+    of_jax = name == "call_hi_primitive" and kind.__module__.startswith("jax.")
+    return kind.__name__ if of_jax else name
+
+
+def array(x: Any) -> Any:
+    """A result of a function, which JAX 0.8 gives in a class of its own if it is a constant.
+
+    Private: `TypedNdArray`, which is no jax.Array there. Without it results that are constant are
+    refused.
+    """
+    return jnp.asarray(x) if type(x).__name__ == "TypedNdArray" else x
 
 
 def name_of(jaxpr: Jaxpr) -> str:
@@ -117,8 +140,12 @@ _SAME_INSIDE = (
 )
 """Functions of JAX whose rule is the derivative of what they compute, in another form for speed."""
 
-_SPECIAL = (("jax._src.scipy.special", ()), ("jax._src.third_party.scipy.special", ()))
-"""All functions with rules in these modules act on every entry alone, though loops are inside."""
+_SPECIAL = (
+    ("jax._src.scipy.special", ()),
+    ("jax._src.third_party.scipy.special", ()),
+    ("jax._src.numpy.ufuncs", ("_frexp",)),
+)
+"""These, all of the first modules, act on every entry alone, though loops or bits are inside."""
 
 _OTHERS = (
     ("jax._src.nn.functions", ()),

@@ -7,7 +7,7 @@ coefficient alone is mapped over the leading axis of its block by `jax.vmap`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,23 +21,28 @@ from ..core import arithmetic
 from ..core.algebra import JetAlgebra
 from ..core.arithmetic import RowByRow
 from ..core.arrays import Block
-from ..core.jet import Jet, product
+from ..core.axes import Contracted
+from ..core.jet import Jet, add, product
+from ..core.structure import Named, Structured, one_sided, parts
 from . import arrays as XP
+from . import axes
 from .general import differentiated, entrywise, general, places_of_jets, pushforward
 from .interpreter import Operation, Rule, call
 from .jets import (
+    Joined,
     algebra_of,
     coefficients,
-    expanded,
     full_coefficients,
     is_complex,
     is_inexact,
     jet,
-    mapped,
+    on_parts,
+    stored_of,
     value,
     values,
-    zeros,
+    whole,
 )
+from .linear import Map
 
 # ------------------------------------------------------------------ constants
 
@@ -56,19 +61,6 @@ class Unchanged(Rule):
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         return list(operands) if operation.several else operands[0]
-
-
-@dataclass(frozen=True)
-class Refused(Rule):
-    """It has no derivative; the hint says what to write instead."""
-
-    hint: str
-
-    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
-        raise NotImplementedError(
-            f"{operation.name} was called on the argument of a function that jetfold "
-            f"differentiates, and neither JAX nor jetfold has a derivative of it; {self.hint}"
-        )
 
 
 # ------------------------------------------------------------------ linear
@@ -91,6 +83,17 @@ class Linear(Rule):
         return by_rows(operation, operands, [k for k in places if k < len(operands)], operation)
 
 
+@dataclass(frozen=True)
+class Concatenation(Rule):
+    """concatenate; the result remembers its operands."""
+
+    def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
+        whole = Linear()(operation, operands)
+        if not isinstance(whole, Jet):
+            return whole
+        return Joined(whole, operation.params["dimension"], operands)
+
+
 def by_rows(
     operation: Operation,
     operands: Sequence[Any],
@@ -100,25 +103,12 @@ def by_rows(
     """The operation on the values; on_rows, linear in the operands at `places`, on each row."""
     algebra, plain = algebra_of(operands), values(operands)
     result = operation(*plain)
-    taken = [expanded(operands[k], algebra.order) for k in places]
+    rows = Map(operation, plain, places, on_rows)
+    stored = [stored_of(operands[k], algebra.order) for k in places]
     blocks: list[Any] = []
-    for m in range(algebra.order):
-        if all(of_operand[m] is None for of_operand in taken):
-            blocks.append(None)
-            continue
-
-        def of_row(*rows: Any) -> Any:
-            filled = list(plain)
-            for k, row in zip(places, rows, strict=True):
-                filled[k] = row
-            return on_rows(*filled)
-
-        size = algebra.sizes[m + 1]
-        stacks = [
-            zeros(size, operands[k]) if of_operand[m] is None else of_operand[m]
-            for k, of_operand in zip(places, taken, strict=True)
-        ]
-        blocks.append(mapped(of_row, *stacks))
+    for m, of_degree in enumerate(zip(*stored, strict=True)):
+        some = any(block is not None for block in of_degree)
+        blocks.append(rows(algebra.sizes[m + 1], of_degree) if some else None)
     return assemble(operation, algebra, result, blocks)
 
 
@@ -190,7 +180,8 @@ class PiecewiseLinear(Rule):
         plain, places = values(operands), places_of_jets(operands)
 
         def tangent(*filled: Any) -> Any:
-            return pushforward(operation, plain, places, [filled[k] for k in places])
+            with differentiated(operation.name):
+                return pushforward(operation, plain, places, [filled[k] for k in places])
 
         return by_rows(operation, operands, places, tangent)
 
@@ -217,8 +208,11 @@ class Converted(Rule):
         if not is_inexact(y):
             return y
         real = is_complex(x.primal) and not is_complex(dtype)
-        blocks = [b.real if real and b is not None else b for b in x.blocks]
-        return jet(x.algebra, y, [None if b is None else b.astype(dtype) for b in blocks])
+
+        def converted(block: Any) -> Any:
+            return (block.real if real else block).astype(dtype)
+
+        return jet(x.algebra, y, [on_parts(converted, b) for b in x.stored])
 
 
 @dataclass(frozen=True)
@@ -229,7 +223,7 @@ class Negative(Rule):
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         (x,) = operands
-        return jet(x.algebra, -x.primal, [None if b is None else -b for b in x.blocks])
+        return jet(x.algebra, -x.primal, [None if b is None else -b for b in x.stored])
 
 
 # ------------------------------------------------------------------ arithmetic
@@ -295,10 +289,24 @@ def row_by_row(operation: Operation, *held: Any) -> RowByRow:
 class Contraction(RowByRow):
     """dot_general; a sum over rows contracts their axis along with the others."""
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, left: Any, right: Any) -> None:
         super().__init__(operation, XP)
+        self.operation = operation
+        self.shapes = jnp.shape(left), jnp.shape(right)
         (self.contracted, self.batch) = operation.params["dimension_numbers"]
         self.options = {k: operation.params[k] for k in ("precision", "preferred_element_type")}
+
+    def value_block(self, u: Any, v: Any) -> Any:
+        """u · v[b]."""
+        return super().value_block(u, self.full(v, 1))
+
+    def block_value(self, u: Any, v: Any) -> Any:
+        """u[a] · v."""
+        return super().block_value(self.full(u, 0), v)
+
+    def blocks(self, u: Any, v: Any) -> Any:
+        """u[a] · v[a]."""
+        return super().blocks(self.full(u, 0), self.full(v, 1))
 
     def contract(self, u: Any, v: Any) -> Any:
         """Σ_a u[a] · v[a] as one dot_general."""
@@ -307,7 +315,40 @@ class Contraction(RowByRow):
             for of_both in (self.contracted, self.batch)
         )
         contracted = ((0, *contracted[0]), (0, *contracted[1]))
+        u, v = self.full(u, 0), self.full(v, 1)
         return lax.dot_general(u, v, (contracted, batch), **self.options)
+
+    def full(self, rows: Any, side: int) -> Any:
+        """Rows of the whole shape of an operand."""
+        return jnp.broadcast_to(rows, (rows.shape[0], *self.shapes[side]))
+
+    def named(self) -> Named:
+        """The names of the axes."""
+        sides = [jax.ShapeDtypeStruct(shape, float) for shape in self.shapes]
+        found = axes.contraction(self.operation.params, sides, None)
+        return Named(self, found.left, found.right, found.out, lambda name: Kept(found, name, self))
+
+
+class Kept(RowByRow):
+    """A contraction that keeps one axis, as the first of the result, instead of summing over it."""
+
+    def __init__(self, names: Contracted, kept: str, of: Contraction) -> None:
+        letter = {name: chr(ord("a") + k) for k, name in enumerate({*names.left, *names.right})}
+        left, right, out = (
+            "".join(map(letter.__getitem__, side))
+            for side in (names.left, names.right, (kept, *names.out))
+        )
+        spec = f"{left},{right}->{out}"
+        super().__init__(lambda u, v: jnp.einsum(spec, u, v, **of.options), XP)
+        self.of = of
+
+    def value_block(self, u: Any, v: Any) -> Any:
+        """u · v[b]."""
+        return super().value_block(u, self.of.full(v, 1))
+
+    def block_value(self, u: Any, v: Any) -> Any:
+        """u[a] · v."""
+        return super().block_value(self.of.full(u, 0), v)
 
 
 @dataclass(frozen=True)
@@ -333,33 +374,104 @@ class DotGeneral(Rule):
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         u, v = operands
         if isinstance(u, Jet) and isinstance(v, Jet):
-            return Bilinear(Contraction)(operation, operands)
+            algebra = algebra_of(operands)
+            of_left, of_right = (
+                [x.primal, *(whole(x, block) for block in x.stored)] for x in (u, v)
+            )
+            out = product(algebra, of_left, of_right, Contraction(operation, *values(operands)), XP)
+            return jet(algebra, out[0], out[1:])
         left = isinstance(u, Jet)
         x: Jet = u if left else v
+        blocks: list[Block] = [None] * x.algebra.order
+        for jets, arrays in _apart(x, v if left else u, operation, left):
+            factor = _Factor(operation, jets, arrays, left)
+            blocks = [
+                add(total, None if b is None else factor(b))
+                for total, b in zip(blocks, jets.stored, strict=True)
+            ]
+        return jet(x.algebra, operation(*values(operands)), blocks)
+
+
+class _Factor:
+    """A contraction with an array, of blocks of a jet."""
+
+    def __init__(self, operation: Operation, x: Jet, array: Any, left: bool) -> None:
+        self.x, self.array, self.left = x, array, left
+        operands = (x.primal, array) if left else (array, x.primal)
+        self.kind = Contraction(operation, *operands)
         contracted, batch = operation.params["dimension_numbers"]
-        needed = {*contracted[1 - left], *batch[1 - left]}
+        self.needed = {*contracted[1 - left], *batch[1 - left]}
         shifted = [tuple(k + 1 for k in axes[1 - left]) for axes in (contracted, batch)]
-        dimensions = tuple(
+        self.dimensions = tuple(
             (own, axes[1]) if left else (axes[0], own)
             for own, axes in zip(shifted, (contracted, batch), strict=True)
         )
         # The rows are a free axis, behind the batch axes and, on the right, those free on the left.
-        rows = len(batch[0]) if left else jnp.ndim(u) - len(contracted[0])
-        options = {k: operation.params[k] for k in ("precision", "preferred_element_type")}
-        blocks: list[Block] = []
-        for b in x.blocks:
-            if b is not None:
-                shape = [n if k in needed else m for k, (n, m) in enumerate(_lengths(x, b))]
-                b = jnp.broadcast_to(b, (b.shape[0], *shape))
-                b = lax.dot_general(*((b, v) if left else (u, b)), dimensions, **options)
-                b = jnp.moveaxis(b, rows, 0)
-            blocks.append(b)
-        return jet(x.algebra, operation(*values(operands)), blocks)
+        self.rows = len(batch[0]) if left else jnp.ndim(array) - len(contracted[0])
+
+    def __call__(self, block: Block) -> Block:
+        """Of a block."""
+        if isinstance(block, Structured):
+            return one_sided(XP, self.kind.named(), block, self.of_rows, right=not self.left)
+        return self.of_rows(self.kind, block)
+
+    def of_rows(self, of: Any, b: Any) -> Any:
+        """Of rows, by the contraction or by one that keeps an axis."""
+        if of is not self.kind:
+            return of.block_value(b, self.array) if self.left else of.value_block(self.array, b)
+        pairs = enumerate(zip(self.x.primal.shape, b.shape[1:], strict=True))
+        shape = [n if k in self.needed else m for k, (n, m) in pairs]
+        b = jnp.broadcast_to(b, (b.shape[0], *shape))
+        operands = (b, self.array) if self.left else (self.array, b)
+        found = lax.dot_general(*operands, self.dimensions, **self.kind.options)
+        return jnp.moveaxis(found, self.rows, 0)
 
 
-def _lengths(x: Jet, block: Any) -> Iterable[tuple[int, int]]:
-    """The lengths of the axes of a value and of a block's rows."""
-    return zip(x.primal.shape, block.shape[1:], strict=True)
+def _apart(x: Jet, array: Any, operation: Operation, left: bool) -> list[tuple[Jet, Any]]:
+    """The jets that are joined along a contracted axis, each with its part of the other operand.
+
+    Neighbours whose coefficients have the same axes stay together.
+    """
+    contracted, _ = operation.params["dimension_numbers"]
+    own, other = contracted[1 - left], contracted[left]
+    if not isinstance(x, Joined) or x.axis not in own:
+        return [(x, array)]
+    along = other[own.index(x.axis)]
+    groups: list[tuple[Any, list[Any], int]] = []
+    start = 0
+    for operand in x.operands:
+        kind = _axes_of(operand, x.axis)
+        if groups and groups[-1][0] == kind:
+            groups[-1][1].append(operand)
+        else:
+            groups.append((kind, [operand], start))
+        start += jnp.shape(value(operand))[x.axis]
+    if len(groups) == 1:
+        return [(x, array)]
+    found = []
+    for kind, operands, start in groups:
+        if kind is None:
+            continue
+        whole = operands[0]
+        if len(operands) > 1:
+            whole = call(lambda *parts: lax.concatenate(parts, x.axis), *operands)
+        length = whole.primal.shape[x.axis]
+        found.append((whole, lax.slice_in_dim(array, start, start + length, axis=along)))
+    return found
+
+
+def _axes_of(x: Any, axis: int) -> Any:
+    """Which axes the coefficients of an operand have, but for one; None of an array."""
+    if not isinstance(x, Jet):
+        return None
+    found = []
+    for block in x.stored:
+        rest, pieces = parts(block)
+        shapes = [(piece.axis, piece.owners, piece.block.shape) for piece in pieces]
+        for _, _, shape in [*shapes, *([] if rest is None else [(None, None, rest.shape)])]:
+            found.append(tuple(n > 1 for k, n in enumerate(shape) if k not in (0, axis + 1)))
+        found.append(tuple((at, owners) for at, owners, _ in shapes))
+    return found
 
 
 # ------------------------------------------------------------------ elementwise

@@ -31,6 +31,7 @@ from .matrices import (
     triangular_solve,
     tridiagonal_solve,
 )
+from .oneway import forward_only_p
 from .registered import on_jets as on_registered
 from .registered import registered_elementwise_p, registered_p
 from .rules import (
@@ -39,6 +40,7 @@ from .rules import (
     ByDtype,
     ByTangents,
     Clamp,
+    Concatenation,
     Converted,
     Decomposed,
     DotGeneral,
@@ -51,7 +53,6 @@ from .rules import (
     Own,
     PiecewiseLinear,
     Product,
-    Refused,
     Scatter,
     ScatterProduct,
     Unchanged,
@@ -121,8 +122,6 @@ def whole_product(x: jax.Array, *, axes: tuple[int, ...], **_: object) -> jax.Ar
     return x
 
 
-STEP = "wrap its argument in jax.lax.stop_gradient if the step is meant as a constant"
-
 TABLE: dict[str, Rule] = {
     # ---- elementwise
     "acos": Elementwise(towers.acos),
@@ -182,7 +181,7 @@ TABLE: dict[str, Rule] = {
     "all_to_all": Linear(0),
     "broadcast_in_dim": Linear(0, axes=axes.broadcasting),
     "complex": Linear(entrywise=True, axes=axes.Together(0, 1)),
-    "concatenate": Linear(axes=axes.concatenation),
+    "concatenate": Concatenation(axes=axes.concatenation),
     "conj": Linear(0, entrywise=True, axes=axes.conjugation),
     "convert_element_type": Converted(entrywise=True, axes=axes.conversion),
     "copy": Unchanged(entrywise=True, axes=axes.Together(0)),
@@ -234,6 +233,7 @@ TABLE: dict[str, Rule] = {
     "cummin": PiecewiseLinear(),
     "max": PiecewiseLinear(entrywise=True),
     "min": PiecewiseLinear(entrywise=True),
+    "nextafter": PiecewiseLinear(entrywise=True),
     "reduce_max": PiecewiseLinear(),
     "reduce_min": PiecewiseLinear(),
     "reduce_window_max": PiecewiseLinear(),
@@ -289,8 +289,6 @@ TABLE: dict[str, Rule] = {
     "sign": ByDtype(OfValue(), Decomposed(direction), entrywise=True),
     "stop_gradient": OfValue(entrywise=True),
     "xor": OfValue(entrywise=True),
-    # ---- what has no derivative
-    "nextafter": Refused(STEP, entrywise=True),
     # ---- functions inside
     "checkpoint": Own(checkpointed),
     "closed_call": Inlined(),
@@ -302,6 +300,7 @@ TABLE: dict[str, Rule] = {
     "custom_vjp_call": CustomVjp(),
     "custom_vmap_call": Inlined(),
     "custom_vjp_call_jaxpr": CustomVjp(),
+    "eval_jaxpr": Inlined(),
     "jit": Inlined(),
     "linear_call": Own(linear_call),
     "pjit": Inlined(),
@@ -310,6 +309,11 @@ TABLE: dict[str, Rule] = {
     "scan": Own(scan),
     "shard_map": Own(shard_map),
     "while": Own(while_loop),
+    # ---- objects, by the names of their classes
+    "Frexp": PiecewiseLinear(),
+    "Ldexp": Linear(0),
+    "Nonzero": OfValue(),
+    "SearchSorted": OfValue(),
 }
 """By the name of the primitive."""
 
@@ -317,6 +321,7 @@ OWN: dict[Primitive, Rule] = {
     registered_elementwise_p: Own(on_registered, entrywise=True),
     registered_p: Own(on_registered),
     sum_of_rows_p: Linear(0, axes=axes.sum_of_rows),
+    forward_only_p: Linear(0, axes=axes.Together(0), entrywise=True),
 }
 """Those of jetfold itself: they are recognised by identity, for a user's may have any name."""
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..core.arrays import Block
-from ..core.jet import Jet
+from ..core.jet import Jet, expanded
+from ..core.structure import Structured
 from . import arrays as XP
 from .lifts import is_tensor
 
@@ -69,8 +70,11 @@ def named(
     names: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
     """The arguments that have these names, in their order; the others by position; by name."""
-    given = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
-    return given, tuple(args[len(names) :]), {k: v for k, v in kwargs.items() if k not in names}
+    given, rest = dict(zip(names, args, strict=False)), tuple(args[len(names) :])
+    if not kwargs:
+        return given, rest, kwargs
+    given |= {k: v for k, v in kwargs.items() if k in names}
+    return given, rest, {k: v for k, v in kwargs.items() if k not in names}
 
 
 def second(args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "other") -> Any:
@@ -97,19 +101,32 @@ def full(jet: Any) -> list[Block]:
     ]
 
 
-def full_along(jet: Any, axes: Sequence[int]) -> list[Block]:
-    """The blocks, broadcast to the shape of the value along some of its axes."""
+def full_along(shape: Sequence[int], block: Any, axes: Sequence[int]) -> Any:
+    """Rows of a value of this shape, broadcast to it along some of its axes."""
+    sizes = None
+    for axis in axes:
+        k = axis if axis < 0 else axis - len(shape)
+        if block.shape[k] != shape[k]:
+            sizes = sizes or list(block.shape)
+            sizes[k] = shape[k]
+    return block if sizes is None else block.expand(sizes)
+
+
+def on_parts(function: Callable[[Any], Any], block: Block) -> Block:
+    """A function of rows, linear and of every entry alone, of a block."""
+    if block is None:
+        return None
+    return block.map(function) if type(block) is Structured else function(block)
+
+
+def whole(jet: Any) -> list[Block]:
+    """The blocks with their structure, all parts broadcast to the shape of the value."""
     shape = jet.primal.shape
-    axes = [k if k < 0 else k - len(shape) for k in axes]
-    found: list[Block] = []
-    for b in jet.blocks:
-        if b is not None and any(b.shape[k] != shape[k] for k in axes):
-            sizes = list(b.shape)
-            for k in axes:
-                sizes[k] = shape[k]
-            b = b.expand(sizes)
-        found.append(b)
-    return found
+
+    def expand(part: Any) -> Any:
+        return part if part.shape[1:] == shape else part.expand((part.shape[0], *shape))
+
+    return [on_parts(expand, b) for b in jet.stored]
 
 
 def elements(level: int, x: Any, order: int) -> list[Any]:
@@ -122,8 +139,8 @@ def coefficients(level: int, x: Any, order: int, dtype: Any) -> list[Any]:
     if not is_jet(level, x):
         return [x] + [None] * order
     if dtype is None or dtype == x.primal.dtype:
-        return [x.primal, *x.blocks]
-    return [x.primal, *(None if b is None else b.to(dtype) for b in x.blocks)]
+        return [x.primal, *x.stored]
+    return [x.primal, *(on_parts(lambda part: part.to(dtype), b) for b in x.stored)]
 
 
 def blocks_for(level: int, x: Any, order: int, primal: Any) -> list[Block]:
@@ -131,10 +148,11 @@ def blocks_for(level: int, x: Any, order: int, primal: Any) -> list[Block]:
     if not is_jet(level, x):
         return [None] * order
     blocks = []
-    for b in x.blocks:
+    for b in x.stored:
         if b is not None:
-            b = XP.expand_dims(b, primal.ndim)
-            b = b if b.dtype == primal.dtype else b.to(primal.dtype)
+            b = expanded(b, primal.ndim, XP)
+            if x.primal.dtype != primal.dtype:
+                b = on_parts(lambda part: part.to(primal.dtype), b)
         blocks.append(b)
     return blocks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..core.jet import Jet
@@ -125,7 +126,7 @@ def expand_dims(block: Any, ndim: int) -> Any:
 
 def take(block: Any, positions: Sequence[int]) -> Any:
     """The rows at these positions of the leading axis."""
-    return block[torch.tensor(positions, device=block.device)]
+    return block[torch.tensor(positions, dtype=torch.long, device=block.device)]
 
 
 def scale(block: Any, weights: Sequence[float]) -> Any:
@@ -142,7 +143,20 @@ def sum_rows(block: Any) -> Any:
 def segment_sum(block: Any, positions: Sequence[int], size: int) -> Any:
     """A block of `size` rows: row k is added to row positions[k]."""
     zeros = torch.zeros((size, *block.shape[1:]), dtype=block.dtype, device=block.device)
-    return torch.index_add(zeros, 0, torch.tensor(positions, device=block.device), block)
+    places = torch.tensor(positions, dtype=torch.long, device=block.device)
+    return torch.index_add(zeros, 0, places, block)
+
+
+def place_rows(block: Any, positions: Sequence[int], size: int) -> Any:
+    """A block of `size` rows with these at some positions, each once, and zeros elsewhere."""
+    there = [k for k, row in enumerate(positions) if row >= 0]
+    block = block if len(there) == len(positions) else take(block, there)
+    return segment_sum(block, [positions[k] for k in there], size)
+
+
+def mask(here: Any, like: Any) -> Any:
+    """A NumPy array of booleans."""
+    return torch.from_numpy(np.array(here)).to(like.device)
 
 
 def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:
@@ -158,11 +172,15 @@ def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = (
 # ------------------------------------------------------------------ arithmetic
 
 
-def multiply_add(total: Any, left: Any, right: Any) -> Any:
-    """total + left · right."""
-    if isinstance(right, float) or right.dtype != left.dtype or left.dtype != total.dtype:
-        return total + left * right
-    return torch.addcmul(total, left, right)
+def multiply_add(total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:
+    """total + factor · left · right."""
+    if isinstance(right, float):
+        return torch.add(total, left, alpha=factor * right)
+    if right.dtype != left.dtype or left.dtype != total.dtype:
+        return total + (left if factor == 1 else left * factor) * right
+    if factor == 1:
+        return torch.addcmul(total, left, right)
+    return torch.addcmul(total, left, right, value=factor)
 
 
 def einsum(spec: str, *operands: Any) -> Any:

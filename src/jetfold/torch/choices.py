@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ..core.arrays import Block
-from .arguments import blocks_for, call, full, is_jet, named, shift, values
+from ..core.jet import add
+from ..core.structure import Owners, Placed, Structured
+from . import structured
+from .arguments import blocks_for, call, full, is_jet, named, on_parts, values
 from .lifts import explicit_index, index_past, is_tensor
 from .rules import Function, Rule, Value
 
@@ -40,14 +43,24 @@ class Selection(Rule):
         dim = given.get("dim", -1)
         primal, indices = call(func, jet.primal, *args[1:], **kwargs)
         if jet.primal.ndim == 0:
-            return ValuesIndices(jet.like(primal, jet.blocks), indices)
+            return ValuesIndices(jet.like(primal, jet.stored), indices)
         gone = indices.ndim < jet.primal.ndim
-        kept = indices.unsqueeze(dim) if gone else indices
+        kept = (indices.unsqueeze(dim) if gone else indices).unsqueeze(0)
+        shape, at = jet.primal.shape, dim % jet.primal.ndim
+
+        def act(rows: Any) -> Any:
+            rows = torch.take_along_dim(rows.expand((rows.shape[0], *shape)), kept, at + 1)
+            return [rows.squeeze(at + 1) if gone else rows]
+
+        def where(axis: int, owners: Owners) -> list[Placed] | None:
+            return None if axis == at else structured.same(axis - (gone and axis > at), owners)
+
         blocks: list[Block] = []
-        for b in full(jet):
-            if b is not None:
-                b = torch.take_along_dim(b, kept.unsqueeze(0), shift(dim))
-                b = b.squeeze(shift(dim)) if gone else b
+        for b in jet.stored:
+            if type(b) is Structured:
+                b = structured.linear(b, [primal.ndim], act, where)[0]
+            elif b is not None:
+                b = act(b)[0]
             blocks.append(b)
         return ValuesIndices(jet.like(primal, blocks), indices)
 
@@ -122,6 +135,10 @@ class Where(Rule):
         ):
             if a is None and b is None:
                 blocks.append(None)
+            elif type(a) is Structured or type(b) is Structured:
+                a = on_parts(lambda part: torch.where(condition, part, 0.0), a)
+                b = on_parts(lambda part: torch.where(condition, 0.0, part), b)
+                blocks.append(add(a, b))
             else:
                 a, b = (0.0 if c is None else c for c in (a, b))
                 blocks.append(torch.where(condition, a, b))
@@ -142,6 +159,24 @@ class Indexed(Rule):
                 "tensor to others; write x[[…], […]] or x[torch.tensor([[…], […]])]"
             )
         shape = jet.primal.shape
-        entries = explicit_index(index, len(shape))
-        blocks = [None if b is None else index_past(b, entries, shape) for b in jet.blocks]
-        return jet.like(jet.primal[index], blocks)
+        entries, primal = explicit_index(index, len(shape)), jet.primal[index]
+        blocks: list[Block] = []
+        for b in jet.stored:
+            if type(b) is Structured:
+                b = self.of_structured(b, entries, shape, primal.ndim)
+            elif b is not None:
+                b = index_past(b, entries, shape)
+            blocks.append(b)
+        return jet.like(primal, blocks)
+
+    def of_structured(self, block: Any, entries: Any, shape: Any, ndim: int) -> Block:
+        """The entries of a structured block."""
+
+        def on_values(x: Any) -> Any:
+            return index_past(x.unsqueeze(0), entries, shape)[0]
+
+        def act(rows: Any) -> Any:
+            return [index_past(rows, entries, shape)]
+
+        where = structured.moved(shape, on_values, entries, Indexed)
+        return structured.linear(block, [ndim], act, where)[0]

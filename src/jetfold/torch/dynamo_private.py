@@ -11,6 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._C._dynamo.eval_frame import (
+    _FrameAction,
+    _FrameExecStrategy,
+    set_code_exec_strategy,
+)
 from torch._dynamo.callback import callback_handler
 
 from .private import ORIGINALS, TRANSFORMS, Switch
@@ -44,6 +49,18 @@ def take_any_constants() -> None:
         return original(tx, fn, name, args, kwargs)
 
     functions.invoke_and_store_as_constant = invoke
+
+
+def take_whole(function: Callable[..., Any]) -> None:
+    """Have Dynamo trace a function from its caller, or leave it and all that it calls to Python.
+
+    Without it what comes before a graph break would be compiled alone, with levels that begin and
+    do not end, and an error would say something of an empty list.
+    """
+    set_code_exec_strategy(function.__code__, _ALONE)
+
+
+_ALONE = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
 
 
 _NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")

@@ -196,7 +196,7 @@ class Writable(TorchFunctionMode):
 
 def is_constant(jet: Any) -> bool:
     """Whether it has no coefficients at its level."""
-    return all(block is None for block in jet.blocks)
+    return all(block is None for block in jet.stored)
 
 
 def note(result: Any) -> None:
@@ -213,4 +213,4 @@ def plain(level: int, func: Any, args: Any, kwargs: Any) -> Any:
     jets = [x for x in private.tree_leaves((args, kwargs)) if is_jet(level, x)]
     if func not in COMPUTED or not all(map(is_constant, jets)):
         return NotImplemented
-    return transpose(jets[0], func(*values(level, args), **values(level, kwargs)), jets[0].blocks)
+    return transpose(jets[0], func(*values(level, args), **values(level, kwargs)), jets[0].stored)

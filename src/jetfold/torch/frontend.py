@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from . import (
     inner,
     modes,
     overload,
+    parameters,
     private,
     reverse,
     watching_private,
@@ -96,46 +98,100 @@ def _is_token(arg: Any) -> bool:
     return isinstance(arg, tuple) and arg[:1] == (_TOKEN,)
 
 
+def whole(*functions: Callable[..., Any]) -> None:
+    """Where torch.compile cannot trace one to its end (a graph break in f), it runs without it."""
+    if torch.compiler.is_dynamo_compiling():
+        _whole(*functions)
+
+
+@torch.compiler.assume_constant_result
+def _whole(*functions: Callable[..., Any]) -> None:
+    for function in functions:
+        dynamo_private.take_whole(function)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a coefficient was made from: itself, or the leaves of the graph that computed it."""
+
+    leaves: Sequence[parameters.Leaf]
+    computed: bool
+
+
 def history(array: Any) -> Any:
-    """The leaves of the graph that computed a tensor, with their versions; () of a leaf itself."""
-    if torch.compiler.is_compiling() or not array.requires_grad or private.is_wrapped(array):
+    """Of a tensor that may change, or be replaced, while an operator holds it."""
+    if torch.compiler.is_compiling() or private.is_wrapped(array):
         return None
-    leaves, seen, nodes = [], set(), [array.grad_fn]
+    if not array.requires_grad or array.grad_fn is None:
+        alone = array.requires_grad or isinstance(array, torch.nn.Parameter)
+        return History(parameters.leaves([array]), False) if alone else None
+    tensors, seen, nodes = [], set(), [array.grad_fn]
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if (leaf := getattr(node, "variable", None)) is not None:
-            leaves.append((leaf, leaf._version))
+            tensors.append(leaf)
         nodes.extend(following for following, _ in node.next_functions)
-    return tuple(leaves)
+    return History(parameters.leaves(tensors), True)
 
 
-def check_history(name: str, history: Any) -> None:
-    """Refuse a tensor computed from leaves that an optimiser has changed since; warn of a leaf
-    that a transform around does not differentiate."""
-    if not history:
-        if not torch.compiler.is_compiling() and private.inside_grad():
-            warnings.warn(
-                f"the coefficient {name} requires gradients, and is a constant to the transform of "
-                "torch.func around the operator. If torch.func.functional_call is to replace it, "
-                "write (lambda p: self.k) * x**2 in place of self.k * x**2",
-                warn.JetfoldWarning,
-                stacklevel=2,
+def in_force(name: str, array: Any, history: Any) -> Any:
+    """The array, or the parameter that stands in its place now; what was computed must be what it
+    was. A warning says of a leaf that a transform around does not differentiate by it."""
+    if history is None:
+        return array
+    if history.computed:
+        compiling = torch.compiler.is_compiling()  # in later calls nothing would look
+        if compiling or not all(leaf.is_the_same() for leaf in history.leaves):
+            raise RuntimeError(
+                f"the coefficient {name} was computed, when the operator was made, from tensors "
+                "that require gradients and change, or are replaced: it would keep its old value. "
+                "Pass a callable, (lambda p: k.exp()) * x**2 in place of k.exp() * x**2, which is "
+                "evaluated in every call; or make the operator anew (inside of what torch.compile "
+                "compiles)"
             )
-        return
-    if torch.compiler.is_compiling():
-        changed = bool(history)  # in later calls nothing would look
-    else:
-        changed = any(leaf._version != version for leaf, version in history)
-    if changed:
+        return array
+    (leaf,) = history.leaves
+    now = leaf.now()
+    if len(now) != 1 or now[0] is None:
         raise RuntimeError(
-            f"the coefficient {name} was computed, when the operator was made, from tensors that "
-            "require gradients and change: it would keep its old value. Pass a callable, "
-            "(lambda p: k.exp()) * x**2 in place of k.exp() * x**2, which is evaluated in every "
-            "call; or make the operator anew (inside of what torch.compile compiles)"
+            f"the coefficient {name} was a parameter of modules that have different ones in its "
+            "place now, or none: which of them counts is not known. Pass a callable, "
+            "(lambda p: module.k) * x**2 in place of module.k * x**2, which is evaluated in every "
+            "call"
         )
+    unseen = leaf.tensor.requires_grad and not leaf.places
+    if unseen and not torch.compiler.is_compiling() and private.inside_grad():
+        warnings.warn(
+            f"the coefficient {name} requires gradients, and is a constant to the transform of "
+            "torch.func around the operator. If it is to differentiate by the coefficient, make "
+            "the operator inside of it, or write (lambda p: self.k) * x**2 in place of k * x**2",
+            warn.JetfoldWarning,
+            stacklevel=2,
+        )
+    return now[0]
+
+
+FEWEST = {"cpu": 2**16, "cuda": 2**17}
+"""From so many entries on (the rows of a block times the entries of all points, which stand for
+those of every intermediate value) structure saves more than its two or three calls cost that take
+the place of one."""
+
+
+def structured(point: Any, rows: int) -> bool:
+    """Whether blocks of so many rows at this point may be structured, which pays for large ones.
+
+    Not where a program is traced.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    while isinstance(point, Jet):
+        point = point.primal
+    point = private.innermost(point)
+    fewest = FEWEST["cpu" if point.is_cpu else "cuda"]
+    return rows * point.numel() >= fewest and not private.is_traced(point)
 
 
 def new_level(batch_dims: int = 0) -> AbstractContextManager[int]:
@@ -150,20 +206,20 @@ def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet
 
 def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
     """The function on jets; once more, where it writes jets into tensors that it makes."""
-    seeds = [(jet.primal, jet.blocks) for jet in jets]
+    seeds = [(jet.primal, jet.stored) for jet in jets]  # the function may write to its arguments
     if torch.compiler.is_compiling():
         try:
             return function(*jets)
         except fresh.PlainWriteError:
             pass
         jets = [jet.like(*seed) for jet, seed in zip(jets, seeds, strict=True)]
-        order = len(jets[0].blocks)
+        order = len(jets[0].stored)
         return dynamo_private.run_with(lambda x: jets[0].like(x, [None] * order), function, jets)
-    state = random_state([jet.primal for jet in jets])
+    state = random_state([primal for primal, _ in seeds])
     stage = fresh.stage(function)
     if stage is None:
         try:
-            return _attempt(function, jets, state)
+            return _attempt(function, jets, seeds, state)
         except fresh.PlainWriteError:
             stage = 0
     while True:
@@ -171,7 +227,7 @@ def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
         jets = [jet.like(*seed) for jet, seed in zip(jets, seeds, strict=True)]
         try:
             with fresh.Writable(jets[0], fresh.STAGES[stage]).running():
-                result = _attempt(function, jets, state)
+                result = _attempt(function, jets, seeds, state)
         except fresh.PlainWriteError:
             stage += 1
             if stage == len(fresh.STAGES):
@@ -181,23 +237,21 @@ def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
             return result
 
 
-_functions = watching_private.functions_through(functions.apply, Jet)
-_transforms = watching_private.transforms_through(inner.HANDLERS)
+_watched = modes.Seen(
+    watching_private.functions_through(functions.apply, Jet),
+    watching_private.transforms_through(inner.HANDLERS),
+)
 
 
-def _attempt(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> Any:
+def _attempt(function: Callable[..., Any], jets: Sequence[Any], seeds: Any, state: Any) -> Any:
     """The function on jets.
 
     Transforms of torch.func inside the function insist on tensors; such a function is, as a
     whole, one operation for the general rule.
     """
     try:
-        with (
-            _functions,
-            _transforms,
-            modes.seen(),
-        ):
-            return reverse.run(function, jets, state)
+        with _watched:
+            return reverse.run(function, jets, seeds, state)
     except Exception as error:
         if private.is_new_parameter(error):
             raise TypeError(
@@ -207,9 +261,10 @@ def _attempt(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> A
             ) from error
         if type(error).__name__ == "UncapturedHigherOrderOpError":
             raise NotImplementedError(
-                "torch.cond and its like compile their functions, which does not see derivatives "
-                "of the argument of a function that jetfold differentiates; write Python's if, or "
-                "torch.where"
+                "scan, map and their like (and a cond or while_loop not written torch.cond, "
+                "torch.while_loop) compile their functions, which does not see derivatives of the "
+                "argument of a function that jetfold differentiates; write Python's for and if, or "
+                "torch.func.vmap"
             ) from error
         if "TorchScript interpreter" in str(error):
             raise NotImplementedError(
@@ -220,12 +275,15 @@ def _attempt(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> A
         if not private.refused(error, Jet, overload.UnseenError):
             raise
         report(f"a function that calls torch.func transforms ({type(error).__name__}: {error})")
-    with modes.seen():
+    with modes.seen:
         return general(jets[0].level, function, tuple(jets), {})
 
 
 def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
     """func of every array that f returned (and of others alike); anything else is refused."""
+
+    if is_array(outputs):
+        return func(outputs, *others)
 
     def checked(leaf: Any, *rest: Any) -> Any:
         if not is_array(leaf):
@@ -236,6 +294,12 @@ def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
         return func(leaf, *rest)
 
     return tree_map(checked, outputs, *others)
+
+
+def rehearse(function: Callable[..., Any], args: Sequence[Any]) -> None:
+    """Run a function."""
+    with torch.no_grad():
+        function(*args)
 
 
 def opened(level: int, leaf: Any) -> tuple[Any, Sequence[Any]]:
@@ -340,7 +404,7 @@ def call(function: Callable[..., Any], points: Sequence[Any]) -> Any:
     if torch.compiler.is_compiling():
         _refuse_constants()
         return function(*points)
-    with modes.seen():
+    with modes.seen:
         return function(*points)
 
 

@@ -392,6 +392,41 @@ def _jvp(
     return (*found, results[1].closed(aux)) if has_aux else found
 
 
+def linearize(original: Function, func: Function, *primals: Any) -> Any:
+    """torch.func.linearize(func, *primals): forward mode in every call, in place of a trace."""
+    _, spec = tree_flatten(primals)
+
+    def linear(*tangents: Any) -> Any:
+        leaves, given = tree_flatten(tangents)
+        if given != spec:
+            raise RuntimeError(
+                f"linearize: Expected the tangents {given} to have the same argspec as the "
+                f"primals {spec}"
+            )
+        return torch.func.jvp(func, primals, tree_unflatten(leaves, spec))[1]
+
+    return func(*primals), linear
+
+
+def without_trace(original: Function, func: Function) -> Function:
+    """What linearize does with the function whose tangents it traces: the same."""
+    if private.is_folding(func):
+        return lambda graph: graph
+    if not private.is_tracer(func):
+        return original(func)
+
+    def tracer(trace: Function) -> Function:
+        func, primals = private.linearized(trace)
+        _, spec = tree_flatten(primals)
+
+        def graph(*leaves: Any) -> Any:
+            return tree_leaves(torch.func.jvp(func, primals, tree_unflatten(leaves, spec))[1])
+
+        return lambda leaves: graph
+
+    return tracer
+
+
 # ------------------------------------------------------------------ reverse mode
 
 
@@ -597,6 +632,51 @@ def forward_jacobian(original: Function, func: Function, inputs: Any, *options: 
     return torch.func.jacfwd(func, tuple(range(len(inputs))))(*inputs)
 
 
+# ------------------------------------------------------------------ torch.cond, torch.while_loop
+
+
+def cond(
+    original: Function, pred: Any, true_fn: Function, false_fn: Function, operands: Any = ()
+) -> Any:
+    """torch.cond, which would compile its functions without jets: the one that counts runs.
+
+    Both, and a choice, where Python cannot decide: while torch.compile traces, and where vmap maps
+    over the predicate.
+    """
+    if not _inside_operator() or not isinstance(pred, (bool, torch.Tensor)):
+        return original(pred, true_fn, false_fn, operands)
+    if isinstance(pred, bool) or not (torch.compiler.is_compiling() or _is_mapped(pred)):
+        return true_fn(*operands) if pred else false_fn(*operands)
+    choice = partial(torch.where, pred.reshape(()))
+    return tree_map(choice, true_fn(*operands), false_fn(*operands))
+
+
+def while_loop(
+    original: Function, cond_fn: Function, body_fn: Function, carried_inputs: Any
+) -> Any:
+    """torch.while_loop, which would compile its functions without jets: Python's."""
+    if not _inside_operator() or torch.compiler.is_compiling():
+        return original(cond_fn, body_fn, carried_inputs)
+    carried = tuple(carried_inputs)
+    while cond_fn(*carried):
+        carried = tuple(body_fn(*carried))
+    return carried
+
+
+def _is_mapped(pred: Any) -> bool:
+    """Whether vmap maps over a boolean."""
+    try:
+        bool(pred)
+    except RuntimeError:
+        return pred.numel() == 1
+    return False
+
+
+@torch.compiler.assume_constant_result
+def _inside_operator() -> bool:
+    return bool(modes.state.outer)
+
+
 def _with_constants(handler: Function) -> Function:
     """A handler to which jets are constants where a context of torch.no_grad says so."""
 
@@ -621,6 +701,10 @@ _HANDLERS: dict[str, Function] = {
     "_grad_preprocess": grad_preprocess,
     "_grad_postprocess": grad_postprocess,
     "_jacfwd": forward_jacobian,
+    "linearize": linearize,
+    "lazy_dynamo_disallow": without_trace,
+    "cond": cond,
+    "while_loop": while_loop,
 }
 HANDLERS = {name: _with_constants(handler) for name, handler in _HANDLERS.items()}
 """By the names of what they stand in for (`private.TRANSFORMS`)."""

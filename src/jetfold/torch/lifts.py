@@ -41,11 +41,10 @@ def flatten_past(block: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 
 def expand_past(block: Any, *sizes: Any, **named: Any) -> Any:
-    """expand, broadcast_to: new axes come behind the leading one."""
+    """expand, broadcast_to: new axes come behind the leading one; none is repeated."""
     target = _sizes(sizes or (named.get("size", named.get("shape")),))
     missing = len(target) - (block.ndim - 1)
-    block = block.reshape((block.shape[0],) + (1,) * missing + tuple(block.shape[1:]))
-    return block.expand((block.shape[0], *target))
+    return block.reshape((block.shape[0],) + (1,) * missing + tuple(block.shape[1:]))
 
 
 def tile_past(block: Any, *repeats: Any, **named: Any) -> Any:

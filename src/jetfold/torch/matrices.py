@@ -72,6 +72,11 @@ class SolveTriangular(Rule):
 def _log_det(jet: Any, value: Any) -> Any:
     """log det A as a jet, of this value."""
     inverse = torch.linalg.inv(jet.primal)
+    for axis, summed in ((-2, -1), (-1, -2)):
+        if matrices.apart(jet, axis):
+            ratios = (jet * inverse.mT).sum(summed)
+            log = torch.log(1 + (ratios - ratios.primal)).sum(-1)
+            return jet.like(value, log.stored)
     out = matrices.log_det(jet.algebra, value, inverse, [None, *full(jet)], XP)
     return jet.like(value, out[1:])
 

@@ -53,7 +53,7 @@ _lock = threading.RLock()  # collecting garbage may run anything
 def begin(is_batched: bool = False) -> int:
     """A level for a transform, whose points may have batch axes."""
     with _lock:
-        level = _highest() + 1
+        level = max(*alive, state.frozen) + 1
         if state.traced and _is_kept(level):  # by what Dynamo leaves behind, in circles
             gc.collect()
             state.traced = False
@@ -87,6 +87,12 @@ def end() -> None:
         alive.discard(level)
         batched.discard(level)
         _ended[level] = weakref.ref(runs.pop(level))
+
+
+def end_all(count: int) -> None:
+    """All but so many transforms of this thread are over: their trace was not finished."""
+    while len(state.outer) > count:
+        end()
 
 
 def _freeze(level: int) -> None:
@@ -147,19 +153,23 @@ def lower() -> None:
     _freeze(state.lifted.pop())
 
 
-class seen:
-    """Within it, `switch` hears of grad modes."""
+class Seen:
+    """Within it, `switch` hears of grad modes, and other watches are on."""
+
+    def __init__(self, *others: watching_private.Watch) -> None:
+        self._watches = (*others, _grad_modes)
 
     def __enter__(self) -> None:
         state.watching += 1
-        _seen.__enter__()
+        watching_private.enter(self._watches)
 
     def __exit__(self, *_: object) -> None:
-        _seen.__exit__()
+        watching_private.leave(self._watches)
         state.watching -= 1
 
 
-_seen = watching_private.grad_modes_seen(switch)
+_grad_modes = watching_private.grad_modes_seen(switch)
+seen = Seen()
 
 
 def is_batched(x: Any) -> bool:

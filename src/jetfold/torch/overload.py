@@ -18,14 +18,16 @@ import torch
 
 from .. import warn
 from ..core import jet as core
+from ..core import recorded
 from ..core.arrays import Block
-from . import dynamo_private, fresh, functions, inner, modes, private
+from ..core.structure import Piece, Placed, Structured
+from . import dynamo_private, fresh, functions, inner, modes, private, structured
 from .arguments import values
 from .fresh import WRITABLE, PlainWriteError
 from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
-from .private import without_memory
-from .reverse import tracked_results
+from .private import tree_flatten, without_memory
+from .reverse import EVERYTHING, tracked_results
 from .rules import Rule
 from .table import (
     NAMES,
@@ -46,6 +48,7 @@ from .table import (
 def _enter(tracing: bool, batched: bool) -> int:
     if tracing:
         dynamo_private.operators_are_methods(Jet, modes.switch, inner.HANDLERS, fresh.is_made)
+        dynamo_private.until_compiled(partial(modes.end_all, len(modes.state.outer)))
     return modes.begin(batched)
 
 
@@ -91,16 +94,34 @@ report = torch.compiler.assume_constant_result(warn.report)
 def dispatch(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run a PyTorch function of which some arguments are jets."""
     # Dynamo does not find functions written in Python in a dictionary of its own; Python does.
-    key, in_place = (_lines if torch.compiler.is_compiling() else lines)(func)
+    key, in_place = _lines(func) if is_traced() else LINES.get(func) or lines(func)
+    if not is_traced() and recorded.OPEN:
+        return _recorded(func, key, in_place, tuple(args), kwargs)
     return run_rule(func, key, in_place, tuple(args), kwargs)
+
+
+def _recorded(func: Callable[..., Any], key: str | None, *rest: Any) -> Any:
+    """The same, noted for `explain`, unless it was made of operations that were."""
+    begun = recorded.lengths()
+    result = run_rule(func, key, *rest)
+    if recorded.lengths() == begun:
+        name = key or str(getattr(func, "__name__", func))
+        recorded.note(name, jets_in(rest[1:]), jets_in((result,)))
+    return result
+
+
+def jets_in(values: Any) -> list[Any]:
+    """The jets among arguments or results."""
+    return [x for x in tree_flatten(values)[0] if isinstance(x, Jet)]
+
+
+is_traced = torch.compiler.is_dynamo_compiling
+"""Whether Dynamo traces this code, in which jets are no tensors. Every operation asks."""
 
 
 def lines(func: Callable[..., Any]) -> tuple[str | None, str | None]:
     """The lines of a function in the table and among the in-place functions."""
-    key, in_place = NAMES.get(func), IN_PLACE.get(func)
-    if key is None and in_place is None:
-        key = key_of_operation(func)
-    return key, in_place
+    return LINES.get(func) or (key_of_operation(func), None)
 
 
 _lines = torch.compiler.assume_constant_result(lines)
@@ -119,7 +140,7 @@ def run_rule(
     if kwargs:
         args, kwargs = _normalised(args, kwargs)
     level = highest_level(args, kwargs)
-    if torch.compiler.is_compiling():
+    if is_traced():
         frozen = _frozen(True) if modes.frozen_now else _frozen(False)  # Dynamo guards branches
     else:
         frozen = modes.frozen_at(level)
@@ -142,7 +163,8 @@ def run_rule(
     result = NotImplemented if key is None else RULES[key](level, func, args, kwargs)
     if result is NotImplemented:
         return tracked_results(level, _without_rule(level, func, args, kwargs))
-    tracked_results(level, result)
+    if EVERYTHING[0]:
+        tracked_results(level, result)
     if kwargs and kwargs.get("inplace"):
         args[0]._assign(result)
         return args[0]
@@ -170,7 +192,7 @@ def _overwritten(func: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def _revalued(x: Any, value: Any) -> Any:
     """A jet, of any levels, with another value."""
-    return x.like(_revalued(x.primal, value), x.blocks) if isinstance(x, Jet) else value
+    return x.like(_revalued(x.primal, value), x.stored) if isinstance(x, Jet) else value
 
 
 def _writable(func: Any, key: Any, in_place: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -301,6 +323,9 @@ def _in_place_functions() -> dict[Callable[..., Any], str]:
 IN_PLACE = _in_place_functions()
 """Every PyTorch function that writes into its first argument, with its name."""
 
+LINES = {function: (NAMES.get(function), IN_PLACE.get(function)) for function in NAMES | IN_PLACE}
+"""What `lines` says of functions that have any."""
+
 
 def _plain_write(what: str) -> str:
     return (
@@ -332,7 +357,7 @@ def _in_place(level: int, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         result = write(target, (), args[1])
     elif name in _FILLS:
         filled = getattr(target.primal.clone(), name)(*args[1:], **kwargs)
-        result = target.like(filled, [None] * len(target.blocks))
+        result = target.like(filled, [None] * len(target.stored))
     else:
         result = dispatch(_functional(name), args, kwargs)
     if result.shape != target.shape:
@@ -410,24 +435,44 @@ def _scatter(target: Any, positions: Any, source: Any) -> Any:
     is_jet = isinstance(source, Jet) and source.level == level
     new = source.primal if is_jet else source
     primal = torch.index_copy(target.primal.reshape(-1), 0, positions, new).reshape(target.shape)
-    added = source.blocks if is_jet else [None] * order
+    added = source.stored if is_jet else [None] * order
+
+    def act(size: int, stacks: Sequence[Block]) -> Block:
+        flat, rows = (
+            torch.zeros((size, *shape), dtype=target.dtype, device=target.device)
+            if b is None
+            else b.expand((size, *shape))
+            for b, shape in zip(stacks, (target.shape, positions.shape), strict=True)
+        )
+        out = torch.index_copy(flat.reshape((size, -1)), 1, positions, rows)
+        return out.reshape((size, *target.shape))
+
+    def where(k: int, piece: Piece) -> Placed | None:
+        """Of the target everything stays; the source comes to the positions."""
+        if k == 0:
+            return Placed(piece.axis, np.arange(piece.owners.length))
+        if piece.axis is None:
+            return Placed(None, np.zeros(1, int))
+
+        known = private.known(positions)
+        if known is None:
+            return None
+
+        def on_values(x: Any) -> Any:
+            flat = torch.zeros(target.numel(), dtype=x.dtype, device=x.device)
+            return flat.index_copy(0, known, x).reshape(target.shape)
+
+        found = structured.moved(positions.shape, on_values, known, None)
+        there = found(piece.axis, piece.owners)
+        return None if there is None else there[0]
+
     blocks: list[Block] = []
-    for m, (old, extra) in enumerate(zip(target.blocks, added, strict=True)):
-        if old is None and extra is None:
-            blocks.append(None)
-            continue
-        size = target.algebra.sizes[m + 1]
-        flat = (
-            torch.zeros((size, target.numel()), dtype=target.dtype, device=target.device)
-            if old is None
-            else old.expand((size, *target.shape)).reshape((size, -1))
-        )
-        rows = (
-            torch.zeros((size, positions.numel()), dtype=target.dtype, device=target.device)
-            if extra is None
-            else extra.expand((size, positions.numel()))
-        )
-        blocks.append(torch.index_copy(flat, 1, positions, rows).reshape((size, *target.shape)))
+    for size, old, extra in zip(target.algebra.sizes[1:], target.stored, added, strict=True):
+        if type(old) is Structured or type(extra) is Structured:
+            block = structured.jointly(size, target.ndim, (old, extra), act, where)
+        else:
+            block = None if old is None and extra is None else act(size, (old, extra))
+        blocks.append(block)
     return target.like(primal, blocks)
 
 
@@ -476,9 +521,9 @@ def _remember(
     if key in _MAY_COPY and not base.primal.is_contiguous():
         strides = base.primal.stride()
     several = isinstance(result, (tuple, list))
-    for k, jet in enumerate(result if several else [result]):
+    for k, jet in enumerate(result) if several else ((None, result),):
         if isinstance(jet, Jet) and jet is not base:
-            jet._view = View(base, key, func, rest, kwargs, k if several else None, strides)
+            jet._view = View(base, key, func, rest, kwargs, k, strides)
             jet._seen = base._writes
 
 
@@ -520,7 +565,7 @@ class Jet(core.Jet):
                 f"an in-place write to the result of {view.key} would write its base in a way that "
                 "jetfold cannot follow; clone() it first"
             )
-        self.primal, self.blocks = other.primal, other.blocks
+        self.primal, self.stored = other.primal, other.stored
         self._writes += 1
         if view is not None:
             base = view.base
@@ -541,7 +586,7 @@ class Jet(core.Jet):
         if self._view is not None and self._seen != base._writes:
             with Recording():
                 anew = self._view.of(base)
-            self.primal, self.blocks = anew.primal, anew.blocks
+            self.primal, self.stored = anew.primal, anew.stored
             self._seen = base._writes
             self._writes += 1
 
@@ -700,21 +745,23 @@ class TensorJet(Jet, torch.Tensor):
 
     def like(self, primal: Any, blocks: Sequence[Block]) -> Any:
         """Another jet of the same algebra and level."""
-        if torch.compiler.is_dynamo_compiling():
+        if is_traced():
             return Jet(self.algebra, self.level, primal, blocks)
         # As _new does, in the one function of which a jet is made for every operation.
-        jet = without_memory(type(self), primal.shape, dtype=primal.dtype, device=primal.device)
+        jet = without_memory(
+            type(self), primal.shape, None, None, None, primal.dtype, _STRIDED, primal.device
+        )
         jet.algebra = self.algebra
         jet.level = self.level
         jet.primal = primal
-        jet.blocks = tuple(blocks)
+        jet.stored = tuple(blocks)
         jet._run = self._run
         return jet
 
     def as_subclass(self, cls: Any) -> Any:
         """The same memory with the methods of a subclass of torch.Tensor."""
         self._refresh()
-        jet = _new(_jets_of(cls), self.algebra, self.level, self.primal, self.blocks)
+        jet = _new(_jets_of(cls), self.algebra, self.level, self.primal, self.stored)
         jet._view = View(self, "view", torch.Tensor.view, (self.shape,), {}, None, None)
         jet._seen = self._writes
         return jet
@@ -765,9 +812,12 @@ def _new(kind: Any, algebra: Any, level: int, primal: Any, blocks: Sequence[Bloc
     jet.algebra = algebra
     jet.level = level
     jet.primal = primal
-    jet.blocks = tuple(blocks)
+    jet.stored = tuple(blocks)
     jet._run = modes.runs.get(level)
     return jet
+
+
+_STRIDED = torch.strided
 
 
 @cache
@@ -784,7 +834,7 @@ def _jets_of(cls: Hashable) -> Any:
 
 def make_jet(algebra: Any, level: int, primal: Any, blocks: Sequence[Block]) -> Jet:
     """A jet that the user's function takes for a tensor; Dynamo can make no subclasses of it."""
-    if torch.compiler.is_dynamo_compiling():
+    if is_traced():
         return Jet(algebra, level, primal, blocks)
     kind: Any = type(primal)
     if kind is torch.Tensor or isinstance(primal, (Jet, torch.nn.Parameter)):

@@ -5,22 +5,26 @@ Held against PyTorch 2.11 to 2.15. Each entry says what fails where PyTorch take
 
 from __future__ import annotations
 
+import sys
 import traceback
 import types
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch._C._functorch import (
     TransformType,
     get_interpreter_stack,
+    get_unwrapped,
     is_functorch_wrapped_tensor,
+    is_gradtrackingtensor,
     peek_interpreter_stack,
 )
 from torch._functorch import apis, eager_transforms
 from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
+from torch.nn.utils.stateless import _functional_call
 from torch.utils._pytree import (
     _broadcast_to_and_flatten as broadcast_to_tree,
 )
@@ -36,13 +40,21 @@ __all__ = [
     "become",
     "broadcast_to_tree",
     "class_to_make",
+    "constants",
     "custom_function_call",
     "forward_mode",
     "in_backward",
+    "innermost",
+    "inside_functional_call",
     "inside_grad",
     "inside_transform",
+    "is_folding",
     "is_new_parameter",
+    "is_traced",
+    "is_tracer",
     "is_wrapped",
+    "known",
+    "linearized",
     "refused",
     "refused_hooks",
     "tree_flatten",
@@ -128,6 +140,50 @@ def is_wrapped(x: object) -> bool:
     return isinstance(x, torch.Tensor) and is_functorch_wrapped_tensor(x)
 
 
+def known(x: Any) -> Any:
+    """The tensor inside of transforms that differentiate; None inside of a vmap, or of a tracer.
+
+    Its entries can be looked at. Without it what moves entries by an index loses the structure of
+    coefficients where torch.func.grad runs around an operator.
+    """
+    while is_functorch_wrapped_tensor(x):
+        if not is_gradtrackingtensor(x):
+            return None
+        x = get_unwrapped(x)
+    return None if x.is_meta or is_traced(x) else x
+
+
+def innermost(x: Any) -> Any:
+    """The tensor inside of all transforms of torch.func."""
+    while is_functorch_wrapped_tensor(x):
+        x = get_unwrapped(x)
+    return x
+
+
+def is_traced(x: Any) -> bool:
+    """Whether a tensor stands for one in a program that is traced.
+
+    Without it tables of numbers would be mixed with tensors that have none.
+    """
+    mode, key = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+    own = type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return own or mode(key.FAKE) is not None or mode(key.PROXY) is not None
+
+
+@contextmanager
+def constants() -> Iterator[None]:
+    """Within it operations are computed at once, whatever transform or mode is running.
+
+    Without it numbers that are known beforehand would be traced, or belong to a transform.
+    """
+    with (
+        torch.no_grad(),
+        torch._C.DisableTorchFunction(),
+        torch._C._DisableFuncTorch(),
+    ):
+        yield
+
+
 def inside_transform() -> bool:
     """Whether a transform of torch.func is running: what it saves for its gradient is its own.
 
@@ -144,6 +200,17 @@ def inside_grad() -> bool:
     """
     kinds = (TransformType.Grad, TransformType.Jvp)
     return any(interpreter.key() in kinds for interpreter in get_interpreter_stack() or ())
+
+
+def inside_functional_call() -> bool:
+    """Whether torch.func.functional_call runs, and other tensors stand in for parameters.
+
+    Without it an operator that is made there would follow its parameter to where that stands in.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _functional_call.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def refused(error: BaseException, kind: type, unseen: type[BaseException]) -> bool:
@@ -184,9 +251,14 @@ TRANSFORMS = {
     "_grad_preprocess": torch.autograd.functional,
     "_grad_postprocess": torch.autograd.functional,
     "_jacfwd": torch.autograd.functional,
+    "linearize": eager_transforms,
+    "lazy_dynamo_disallow": eager_transforms,
+    "cond": torch,
+    "while_loop": torch,
 }
-"""What vmap, jvp, vjp and grad of torch.func come down to, torch.autograd.grad of tensors, and what
-torch.autograd.functional does with arguments and results.
+"""What vmap, jvp, vjp and grad of torch.func come down to, torch.autograd.grad of tensors, what
+torch.autograd.functional does with arguments and results, torch.cond and while_loop, and linearize,
+which torch.compile finds; Python finds what that hands its function to.
 
 Each is looked up in its module when it is called, also by transforms that were made before, and by
 jacfwd, jacrev and hessian. Without them those transforms refuse jets, as no tensors.
@@ -194,6 +266,27 @@ jacfwd, jacrev and hessian. Without them those transforms refuse jets, as no ten
 
 ORIGINALS: dict[str, Callable[..., Any]] = {}
 """Those of them that are replaced now (`watching_private`)."""
+
+
+def is_tracer(func: Callable[..., Any]) -> bool:
+    """Whether linearize hands its function to this, which does not see jets."""
+    return func is eager_transforms.make_fx
+
+
+def is_folding(func: Callable[..., Any]) -> bool:
+    """Whether it hands what that returned to this."""
+    return func is eager_transforms.const_fold.split_const_subgraphs
+
+
+def linearized(trace: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Of the function that linearize hands over: its own function, and the primals.
+
+    They stand in the variables of the code of linearize; should those have other names, it is a
+    KeyError.
+    """
+    cells = zip(trace.__code__.co_freevars, trace.__closure__, strict=True)
+    found = {name: cell.cell_contents for name, cell in cells}
+    return found["func"], tree_unflatten(found["flat_primals"], found["primals_argspec"])
 
 
 # ------------------------------------------------------------------ grad modes

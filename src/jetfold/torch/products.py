@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..core import jet as core
+from ..core import matrices as core_matrices
 from ..core.arithmetic import RowByRow
+from ..core.arrays import Block
 from ..core.jet import product
-from ..core.matrices import MatrixProduct
+from ..core.structure import Named, Structured, dense, one_sided
 from . import arrays as XP
-from .arguments import (
-    call,
-    elements,
-    full,
-    full_along,
-    is_jet,
-    named,
-    second,
-)
+from .arguments import call, full, full_along, is_jet, named, second, whole
 from .decompositions.products import equation_from_sublists, explicit_equation, unused_letter
-from .rules import Function, Rule
+from .rules import Decomposed, Function, Rule
 
 # ------------------------------------------------------------------ bilinear maps
 
@@ -38,6 +32,7 @@ class Contraction:
         self.of_left = f"{a}{left},{right}->{a}{out}"
         self.of_both = f"{a}{left},{a}{right}->{a}{out}"
         self.summed = f"{a}{left},{a}{right}->{out}"
+        self.letters = (left, right, out)
 
     def one(self, u: Any, v: Any) -> Any:
         return torch.einsum(self.of_values, u, v)
@@ -54,13 +49,97 @@ class Contraction:
     def contract(self, u: Any, v: Any) -> Any:
         return torch.einsum(self.summed, u, v)
 
+    def named(self) -> Named | None:
+        """The letters are the names of the axes; None where one operand has a letter twice."""
+        left, right, out = self.letters
+        if len(set(left)) < len(left) or len(set(right)) < len(right):
+            return None
+        return Named(self, left, right, out, lambda name: Contraction(left, right, name + out))
+
+
+class MatrixProduct(core_matrices.MatrixProduct):
+    """The product of matrices with the names of its axes, of which there are `ndim`."""
+
+    def __init__(self, ndim: int) -> None:
+        super().__init__(XP)
+        self.ndim = ndim
+
+    def named(self) -> Named:
+        """The axes of a batch, rows and columns."""
+        of = contraction_of_matrices(self.ndim)
+        left, right, out = of.letters
+        return Named(self, left, right, out, lambda name: Contraction(left, right, name + out))
+
+
+def contraction_of_matrices(ndim: int) -> Contraction:
+    """The product of matrices, behind ndim − 2 axes of a batch."""
+    batch = LETTERS[: ndim - 2]
+    return Contraction(f"{batch}XY", f"{batch}YZ", f"{batch}XZ")
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV"
+"""What names the axes of a batch."""
+
 
 def bilinear_product(level: int, kind: core.Bilinear, u: Any, v: Any) -> Any:
     """B(û, v̂) of two jets, or of a jet and a constant; blocks in full, for maps other than `*`."""
     jet = u if is_jet(level, u) else v
-    order = jet.algebra.order
-    out = product(jet.algebra, elements(level, u, order), elements(level, v, order), kind, XP)
-    return jet.like(out[0], out[1:])
+    nothing = [None] * jet.algebra.order
+    left, right = ([x.primal, *whole(x)] if is_jet(level, x) else [x, *nothing] for x in (u, v))
+    primal, *blocks = product(jet.algebra, left, right, kind, XP)
+    return jet.like(primal, [_in_dtype(b, primal.dtype) for b in blocks])
+
+
+def _in_dtype(block: Block, dtype: Any) -> Block:
+    """A structured block in the dtype of the value, which autocast may have chosen for one of the
+    products that make its parts."""
+    if type(block) is not Structured:
+        return block
+    return block.map(lambda part: part if part.dtype == dtype else part.to(dtype))
+
+
+def by_constant(
+    jet: Any,
+    dtype: Any,
+    kind: Callable[[], Any],
+    constant: Any,
+    act: Callable[[Any], Any],
+    axes: Sequence[int],
+    right: bool = False,
+) -> list[Block]:
+    """The blocks of B(û, v) of a constant v, or of B(u, v̂) for right=True.
+
+    Args:
+        dtype: of the value.
+        kind: makes the bilinear map, where blocks have structure.
+        act: what it is for rows; these keep their axes of length one, but for `axes`.
+    """
+    shape, found = jet.primal.shape, []
+    for b in jet.stored:
+        if type(b) is Structured:
+            b = _structured_by_constant(b, kind(), constant, act, (shape, axes), right)
+            b = _in_dtype(b, dtype) if type(b) is Structured else b.to(dtype)
+        elif b is not None:
+            b = act(full_along(shape, b, axes))
+        found.append(b)
+    return found
+
+
+def _structured_by_constant(
+    block: Structured, kind: Any, constant: Any, act: Callable[[Any], Any], along: Any, right: bool
+) -> Block:
+    shape, axes = along
+
+    def of_rows(of: Any, rows: Any) -> Any:
+        rows = full_along(shape, rows, axes)
+        if of is kind:
+            return act(rows)
+        return of.value_block(constant, rows) if right else of.block_value(rows, constant)
+
+    named = core.named_of(kind)
+    if named is None:
+        return of_rows(kind, dense(block))
+    return one_sided(XP, named, block, of_rows, right=right)
 
 
 def contracted(
@@ -73,10 +152,16 @@ def contracted(
     if is_jet(level, u) and is_jet(level, v):
         return bilinear_product(level, kind, u, v)
     if is_jet(level, u):
-        blocks = [None if b is None else kind.block_value(b, v) for b in full_along(u, left)]
-        return u.like(kind.one(u.primal, v), blocks)
-    blocks = [None if b is None else kind.value_block(u, b) for b in full_along(v, right)]
-    return v.like(kind.one(u, v.primal), blocks)
+        y = kind.one(u.primal, v)
+        return u.like(
+            y,
+            by_constant(u, y.dtype, lambda: kind, v, lambda b: kind.block_value(b, v), left),
+        )
+    y = kind.one(u, v.primal)
+    return v.like(
+        y,
+        by_constant(v, y.dtype, lambda: kind, u, lambda b: kind.value_block(u, b), right, True),
+    )
 
 
 # ------------------------------------------------------------------ rules
@@ -96,9 +181,21 @@ class StackedMatmul(Rule):
     """matmul of operands with two axes or more, and as many as each other."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return contracted(
-            level, MatrixProduct(XP), args[0], second(args, kwargs, "mat2"), (-1,), (-2,)
-        )
+        u, v = args[0], second(args, kwargs, "mat2")
+        return contracted(level, MatrixProduct(u.ndim), u, v, (-1,), (-2,))
+
+
+@dataclass(frozen=True, init=False)
+class Matmul(Decomposed):
+    """matmul of any operands; a constant matrix on the right needs no axes beside its two."""
+
+    def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
+        u, v = args[0], second(args, kwargs, "mat2" if "mat2" in kwargs else "other")
+        constant = is_jet(level, u) and not isinstance(v, core.Jet)
+        whole = constant and (u.ndim == 2 or not any([type(b) is Structured for b in u.stored]))
+        if whole and v.ndim == 2 and u.ndim >= 2 and v.layout == torch.strided:
+            return contracted(level, MatrixProduct(u.ndim), u, v, (-1,), (-2,))
+        return super().__call__(level, func, args, kwargs)
 
 
 @dataclass(frozen=True)
@@ -141,10 +238,29 @@ class Einsum(Rule):
             summed = [_summed(letters, out) for letters in inputs]
             return contracted(level, Contraction(inputs[0], inputs[1], out), *operands, *summed)
         (jet,), (letters,) = operands, inputs
-        a = unused_letter(letters + out)
-        lifted = f"{a}{letters}->{a}{out}"
-        blocks = [None if b is None else torch.einsum(lifted, b) for b in full(jet)]
-        return jet.like(torch.einsum(f"{letters}->{out}", jet.primal), blocks)
+        return jet.like(torch.einsum(f"{letters}->{out}", jet.primal), _of_one(jet, letters, out))
+
+
+def _of_one(jet: Any, letters: str, out: str) -> list[Block]:
+    """The blocks of an einsum of one operand."""
+    a, shape = unused_letter(letters + out), jet.primal.shape
+
+    def act(spec: str, rows: Any) -> Any:
+        return torch.einsum(spec, rows.expand((rows.shape[0], *shape)))
+
+    spec = f"{a}{letters}->{a}{out}"
+    named = Named(spec, letters, "", out, lambda name: f"{a}{letters}->{a}{name}{out}")
+    found = []
+    for b in jet.stored:
+        if type(b) is Structured:
+            if len(set(letters)) < len(letters):
+                b = act(spec, dense(b))
+            else:
+                b = one_sided(XP, named, b, act, right=False)
+        elif b is not None:
+            b = act(spec, b)
+        found.append(b)
+    return found
 
 
 def _summed(letters: str, out: str) -> list[int]:
@@ -157,11 +273,14 @@ class Affine(Rule):
     """func(x, weight, bias, …), with jets anywhere: bilinear in x and weight, bias added."""
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        given, rest, options = named(("input", "weight", "bias"), args, kwargs)
-        x, weight, bias = given["input"], given["weight"], given.get("bias")
+        if len(args) == 3 and not kwargs:  # as modules call it
+            (x, weight, bias), rest, options = args, (), kwargs
+        else:
+            given, rest, options = named(("input", "weight", "bias"), args, kwargs)
+            x, weight, bias = given["input"], given["weight"], given.get("bias")
         if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
             primal = call(func, x.primal, weight, bias, *rest, **options)
-            return x.like(primal, self.of_blocks(func, x, weight, rest, options))
+            return x.like(primal, self.of_blocks(func, x, primal, weight, rest, options))
 
         def apply(x: Any, weight: Any) -> Any:
             return call(func, x, weight, None, *rest, **options)
@@ -172,9 +291,16 @@ class Affine(Rule):
             out = apply(x, weight)
         return out if bias is None else out + self.aligned(bias, weight)
 
-    def of_blocks(self, func: Function, x: Any, weight: Any, rest: Any, options: Any) -> Any:
+    def of_blocks(
+        self, func: Function, x: Any, primal: Any, weight: Any, rest: Any, options: Any
+    ) -> Any:
         """The blocks of a product with a constant weight. F.linear acts on the last axis alone."""
-        return [None if b is None else func(b, weight) for b in full_along(x, (-1,))]
+
+        def kind() -> Contraction:
+            batch, new = LETTERS[: x.ndim - 1], "Z"[: weight.ndim - 1]
+            return Contraction(f"{batch}Y", f"{new}Y", f"{batch}{new}")
+
+        return by_constant(x, primal.dtype, kind, weight, lambda rows: func(rows, weight), (-1,))
 
     def aligned(self, bias: Any, weight: Any) -> Any:
         """The bias as it is added."""
@@ -185,7 +311,9 @@ class Affine(Rule):
 class Convolution(Affine):
     """Convolutions: a block's leading axis joins the batch axis, or serves as one."""
 
-    def of_blocks(self, func: Function, x: Any, weight: Any, rest: Any, options: Any) -> Any:
+    def of_blocks(
+        self, func: Function, x: Any, primal: Any, weight: Any, rest: Any, options: Any
+    ) -> Any:
         batched = x.primal.ndim == weight.ndim
         blocks = []
         for b in full(x):

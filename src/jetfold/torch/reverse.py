@@ -97,8 +97,8 @@ class _Run:
         starts: by the identity of the value, [value, block 1, …].
     """
 
-    def __init__(self, jets: Sequence[Any], tracked: bool, everything: bool) -> None:
-        self.arguments = [jet.primal for jet in jets]
+    def __init__(self, arguments: Sequence[Any], tracked: bool, everything: bool) -> None:
+        self.arguments = arguments
         self.tracked, self.everything = tracked, everything
         self.starts: dict[int, list[Any]] = {}
 
@@ -116,19 +116,27 @@ class _State(threading.local):
 
 
 _state = _State()
-_everything = [0]  # runs of that kind, in all threads: what every operation asks
+EVERYTHING = [0]
+"""How many functions run of whose operations every result is tracked, in all threads: what every
+operation asks. Almost always none."""
 
 
-def run(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> Any:
+def run(
+    function: Callable[..., Any],
+    jets: Sequence[Any],
+    seeds: Sequence[tuple[Any, Sequence[Block]]],
+    state: Any,
+) -> Any:
     """function(*jets), as often as it takes to have starts where autograd asks for them.
 
+    seeds: the value and the blocks of each.
     state: of the generators, with which it began.
     """
-    level, parts = jets[0].level, [(jet.primal, jet.blocks) for jet in jets]
+    level, arguments = jets[0].level, [primal for primal, _ in seeds]
     tracked = everything = False
     while True:
-        _state.runs[level] = _Run(jets, tracked, everything)
-        _everything[0] += everything
+        _state.runs[level] = _Run(arguments, tracked, everything)
+        EVERYTHING[0] += everything
         try:
             return function(*([track(jet) for jet in jets] if tracked else jets))
         except Untracked as asked:
@@ -136,9 +144,9 @@ def run(function: Callable[..., Any], jets: Sequence[Any], state: Any) -> Any:
                 raise
             tracked, everything = True, asked.everything
         finally:
-            _everything[0] -= _state.runs.pop(level).everything
+            EVERYTHING[0] -= _state.runs.pop(level).everything
         set_random_state(state)
-        jets = [jet.like(*part) for jet, part in zip(jets, parts, strict=True)]
+        jets = [jet.like(*seed) for jet, seed in zip(jets, seeds, strict=True)]
 
 
 def check_starts(jet: Any) -> None:
@@ -167,7 +175,7 @@ def track(jet: Any) -> Any:
     found = _state.runs.get(jet.level)
     if found is not None and not found.begin(jet):
         starts = [_start(x) for x in dense(jet, jet)]
-        jet.primal, jet.blocks = starts[0], tuple(starts[1:])
+        jet.primal, jet.stored = starts[0], tuple(starts[1:])
         found.starts[id(jet.primal)] = starts
     return jet
 
@@ -199,7 +207,7 @@ def without_graph(x: Any) -> Any:
 
 def tracked_results(level: int, result: Any) -> Any:
     """The result of an operation, where everything is tracked."""
-    found = _state.runs.get(level) if _everything[0] else None
+    found = _state.runs.get(level) if EVERYTHING[0] else None
     if found is not None and found.everything and not private.inside_transform():
         for leaf in private.tree_leaves(result):
             if is_jet(level, leaf):

@@ -8,22 +8,27 @@ operations stand here; those of products, arithmetic, matrices and choices have 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..core.arrays import Block
 from ..core.jet import Jet, compose
+from ..core.structure import Piece, Placed, Structured, dense
 from . import arrays as XP
+from . import structured
 from .arguments import (
     blocks_for,
     call,
     first_jet,
     full,
     is_jet,
+    on_parts,
     second,
     shift,
     transpose,
@@ -35,6 +40,8 @@ from .private import tree_leaves, tree_map
 
 Function = Callable[..., Any]
 Tower = Callable[..., list[Any]]
+Past = tuple[Function, Sequence[Any], Any]
+"""What is called on blocks: a function, and its arguments behind the block."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Refused(Rule):
     constants: bool = False
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        if self.constants and all(b is None for b in first_jet(level, args, kwargs).blocks):
+        if self.constants and all(b is None for b in first_jet(level, args, kwargs).stored):
             return Value()(level, func, args, kwargs)
         raise TypeError(
             f"{func.__name__} was called on the argument of a function that jetfold "
@@ -154,9 +161,11 @@ class OfFirst(Rule):
     """
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
-        if not is_jet(level, args[0]):
+        jet = args[0]
+        if not is_jet(level, jet):
             return Value()(level, func, args, kwargs)
-        return self.of_jet(func, args[0], values(level, args[1:]), values(level, kwargs))
+        rest = values(level, args[1:]) if len(args) > 1 else ()
+        return self.of_jet(func, jet, rest, values(level, kwargs) if kwargs else kwargs)
 
     def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The operation of a jet and of arguments that are none."""
@@ -170,24 +179,80 @@ class Linear(OfFirst):
     Attributes:
         lift: what it is for a block, past the leading axis; without it, the function itself.
         lazy: it leaves axes of length one alone, so blocks need not be broadcast first.
+        entrywise: it acts on every entry, which stays where it is.
+        moves: it does nothing but move entries, or leave zeros.
     """
 
     lift: Function | None = None
     lazy: bool = False
+    entrywise: bool = False
+    moves: bool = False
 
     def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         primal = call(func, jet.primal, *args, **kwargs)
-        blocks = jet.blocks if self.lazy else full(jet)
-        return transpose(
-            jet,
-            primal,
-            [None if b is None else self.of_block(func, b, args, kwargs) for b in blocks],
-        )
+        of_block, rest, options = self.past(func, jet.primal.ndim, args, kwargs)
+        shape, blocks = jet.primal.shape, []
+        for b in jet.stored:
+            if type(b) is Structured:
+                b = self.of_structured(func, jet, primal, b, args, kwargs)
+            elif b is not None:
+                if not self.lazy and b.shape[1:] != shape:
+                    b = b.expand((b.shape[0], *shape))
+                b = of_block(b, *rest, **options)
+            blocks.append(b)
+        return transpose(jet, primal, blocks)
+
+    def of_structured(
+        self,
+        func: Function,
+        jet: Any,
+        primal: Any,
+        block: Any,
+        args: tuple[Any, ...],
+        kwargs: Any,
+    ) -> Any:
+        """The function of every row of a structured block; a list for several results."""
+        several = isinstance(primal, (tuple, list))
+        where = self.where(func, jet, args, kwargs)
+
+        def act(rows: Any) -> Any:
+            if not self.lazy:
+                rows = rows.expand((rows.shape[0], *jet.primal.shape))
+            out = self.of_block(func, rows, args, kwargs)
+            return out if several else [out]
+
+        if where is None:
+            out = act(dense(block))
+        else:
+            ndims = [x.ndim for x in (primal if several else [primal])]
+            out = structured.linear(block, ndims, act, where)
+        return out if several else out[0]
+
+    def where(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Where axes go (`structured.Where`); None if that is not known."""
+        if self.entrywise:
+            return structured.same
+        if not self.moves:
+            return None
+
+        def on_values(x: Any) -> Any:
+            return self.of_value(func, x, args, kwargs)
+
+        return structured.moved(jet.primal.shape, on_values, (args, kwargs), (self, func))
+
+    def of_value(self, func: Function, x: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The function of a tensor of the value's shape, with its constants left away."""
+        out = self.of_block(func, x.unsqueeze(0), args, kwargs)
+        return [y[0] for y in out] if isinstance(out, (tuple, list)) else out[0]
 
     def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The function of every row of a block."""
-        lift = self.lift
-        return call(func, block, *args, **kwargs) if lift is None else lift(block, *args, **kwargs)
+        of_block, rest, options = self.past(func, block.ndim - 1, args, kwargs)
+        return of_block(block, *rest, **options)
+
+    def past(self, func: Function, ndim: int, args: Sequence[Any], kwargs: Any) -> Past:
+        """What acts on every row of a block, and its arguments; ndim: of the value."""
+        return self.lift or partial(call, func), args, kwargs
 
 
 @dataclass(frozen=True)
@@ -202,8 +267,11 @@ class Mapped(Linear):
             return NotImplemented
         return super().__call__(level, func, args, kwargs)
 
-    def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return XP.map_rows(lambda row: call(func, row, *args, **kwargs), block)
+    def past(self, func: Function, ndim: int, args: Sequence[Any], kwargs: Any) -> Past:
+        return partial(XP.map_rows, lambda row: call(func, row, *args, **kwargs)), (), {}
+
+    def of_value(self, func: Function, x: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        return func(x, *args, **kwargs)
 
 
 @dataclass(frozen=True, init=False)
@@ -212,26 +280,32 @@ class Along(Linear):
 
     dims: tuple[tuple[str, int, Any], ...] = ()
 
-    def __init__(self, lazy: bool = False, **dims: tuple[int, Any]) -> None:
-        super().__init__(None, lazy)
+    def __init__(self, lazy: bool = False, moves: bool = False, **dims: tuple[int, Any]) -> None:
+        super().__init__(None, lazy, moves=moves)
         found = tuple((name, position, default) for name, (position, default) in dims.items())
         object.__setattr__(self, "dims", found)
 
-    def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        if block.ndim == 1:  # an axis of a scalar, 0 or −1, names none of the block
-            return Mapped().of_block(func, block, args, kwargs)
+    def past(self, func: Function, ndim: int, args: Sequence[Any], kwargs: Any) -> Past:
+        if ndim == 0:  # an axis of a scalar, 0 or −1, names none of the block
+            return Mapped().past(func, ndim, args, kwargs)
         shifted, options = list(args), dict(kwargs)
         for name, position, default in self.dims:
             if len(args) >= position:
                 shifted[position - 1] = shift(args[position - 1])
             else:
                 options[name] = shift(options.get(name, default))
-        return call(func, block, *shifted, **options)
+        return partial(call, func), shifted, options
 
 
 @dataclass(frozen=True)
 class Total(Linear):
-    """sum and mean, over some axes or over all."""
+    """sum and mean, over some axes or over all.
+
+    Attributes:
+        mean: whether it is the mean.
+    """
+
+    mean: bool = False
 
     def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         if jet.primal.ndim:
@@ -239,14 +313,34 @@ class Total(Linear):
         primal = call(func, jet.primal, *args, **kwargs)
         return jet.like(primal, blocks_for(jet.level, jet, jet.algebra.order, primal))
 
-    def of_block(self, func: Function, block: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    def past(self, func: Function, ndim: int, args: Sequence[Any], kwargs: Any) -> Past:
         given = dict(zip(("dim", "keepdim"), args, strict=False)) | kwargs
         dim = given.pop("dim", None)
         if isinstance(dim, torch.dtype):  # x.sum(dtype)
             given["dtype"], dim = dim, None
         if dim is None or (isinstance(dim, (tuple, list)) and not dim):
-            dim = tuple(range(block.ndim - 1))
-        return call(func, block, shift(dim), **given)
+            dim = tuple(range(ndim))
+        return partial(call, func), (shift(dim),), given
+
+    def of_structured(
+        self,
+        func: Function,
+        jet: Any,
+        primal: Any,
+        block: Any,
+        args: tuple[Any, ...],
+        kwargs: Any,
+    ) -> Any:
+        given = dict(zip(("dim", "keepdim"), args, strict=False)) | kwargs
+        dim, shape = given.get("dim"), jet.primal.shape
+        if dim is None or isinstance(dim, torch.dtype) or dim in ((), []):
+            dim = range(len(shape))
+        axes = sorted({k % len(shape) for k in ([dim] if isinstance(dim, int) else dim)})
+        keepdim = bool(given.get("keepdim", False)) and not isinstance(dim, torch.dtype)
+        if primal.dtype != jet.primal.dtype:
+            block = block.map(lambda rows: rows.to(primal.dtype))
+        count = prod(shape[k] for k in axes) if self.mean else 1
+        return structured.summed(block, shape, axes, keepdim, 1 / count)
 
 
 @dataclass(frozen=True)
@@ -264,7 +358,9 @@ class Converted(Linear):
         kept = {k: v for k, v in kwargs.items() if k != "memory_format"}
         rest = [x for x in args if not isinstance(x, torch.memory_format)]
         return transpose(
-            jet, primal, [None if b is None else call(func, b, *rest, **kept) for b in jet.blocks]
+            jet,
+            primal,
+            [on_parts(lambda part: call(func, part, *rest, **kept), b) for b in jet.stored],
         )
 
 
@@ -288,7 +384,7 @@ class Copied(OfFirst):
     """A copy of the value; blocks are never written to, so they need none."""
 
     def of_jet(self, func: Function, jet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        return jet.like(call(func, jet.primal, *args, **kwargs), jet.blocks)
+        return jet.like(call(func, jet.primal, *args, **kwargs), jet.stored)
 
 
 @dataclass(frozen=True)
@@ -345,11 +441,72 @@ class Jointly(Rule):
             return apply([0 if number else next(rest) for number in numbers])
 
         tensors = [x for x, number in zip(given, numbers, strict=True) if not number]
-        blocks = [
-            None if operands is None else XP.map_rows(of_rows, *operands)
-            for operands in by_degree(level, jet, tensors)
+        primal = apply(values(level, given))
+        if is_structured(level, tensors):
+            rest = [(k, x) for k, x in enumerate(args) if k not in places]
+            rest += [(name, x) for name, x in kwargs.items() if name not in places]
+            blocks = self.of_structured(level, func, jet, primal, tensors, of_rows, rest)
+        else:
+            blocks = [
+                None if operands is None else XP.map_rows(of_rows, *operands)
+                for operands in by_degree(level, jet, tensors)
+            ]
+        return jet.like(primal, blocks)
+
+    def of_structured(
+        self,
+        level: int,
+        func: Function,
+        jet: Any,
+        primal: Any,
+        tensors: Any,
+        of_rows: Function,
+        rest: Any,
+    ) -> list[Block]:
+        """The blocks, of operands of which some have structure."""
+        shapes = [x.shape for x in tensors]
+
+        def act(size: int, stacks: Any) -> Any:
+            return XP.map_rows(
+                of_rows,
+                *(
+                    zeros(size, values(level, x), x.dtype)
+                    if rows is None
+                    else rows.expand((size, *x.shape))
+                    for x, rows in zip(tensors, stacks, strict=True)
+                ),
+            )
+
+        def where(k: int, piece: Piece) -> Placed | None:
+            if piece.axis is None:
+                return Placed(None, np.zeros(1, int))
+
+            def on_values(x: Any) -> Any:
+                device = x.device
+                return of_rows(
+                    *(
+                        x if j == k else torch.zeros(shape, dtype=x.dtype, device=device)
+                        for j, shape in enumerate(shapes)
+                    )
+                )
+
+            if func is torch.complex:
+                return None
+            key = (self, func, k, *shapes)
+            where = structured.moved(shapes[k], on_values, rest, key, once=False)
+            found = where(piece.axis, piece.owners)
+            return None if found is None else found[0]
+
+        return [
+            None
+            if all(b is None for b in of_degree)
+            else structured.jointly(size, primal.ndim, of_degree, act, where)
+            for size, of_degree in zip(
+                jet.algebra.sizes[1:],
+                zip(*(stored(level, x, jet.algebra.order) for x in tensors), strict=True),
+                strict=True,
+            )
         ]
-        return jet.like(apply(values(level, given)), blocks)
 
 
 @dataclass(frozen=True)
@@ -358,15 +515,81 @@ class Joined(Rule):
 
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         parts, dim = args[0], second(args, {"dim": 0} | kwargs, "dim")
-        primal = func(values(level, parts), dim)
-        if any(x.ndim != parts[0].ndim for x in parts):  # cat passes over tensors of shape (0,)
+        given = values(level, parts)
+        primal = func(given, dim)
+        if any([x.ndim != given[0].ndim for x in given]):  # cat passes over tensors of shape (0,)
             parts = [x for x in parts if tuple(x.shape) != (0,)]
         jet = first_jet(level, args[0], {})
+        if is_structured(level, parts):
+            return jet.like(primal, self.of_structured(level, func, jet, primal, parts, dim))
         blocks = [
             None if operands is None else func(operands, shift(dim))
             for operands in by_degree(level, jet, parts, primal.dtype)
         ]
         return jet.like(primal, blocks)
+
+    def of_structured(
+        self, level: int, func: Function, jet: Any, primal: Any, parts: Any, dim: int
+    ) -> list[Block]:
+        """The blocks, of operands of which some have structure."""
+        dim %= primal.ndim
+        new = primal.ndim > parts[0].ndim  # stack: the axis is a new one
+        lengths = [1 if new else x.shape[dim] for x in parts]
+        starts = [sum(lengths[:k]) for k in range(len(lengths))]
+        dtype, device = primal.dtype, primal.device
+
+        def act(size: int, stacks: Any) -> Any:
+            there = [
+                (rows.unsqueeze(dim + 1) if new else rows).to(dtype)
+                for rows in stacks
+                if rows is not None
+            ]
+            common = [max(rows.shape[k] for rows in there) for k in range(there[0].ndim)]
+            filled, rest = [], iter(there)
+            for rows, length in zip(stacks, lengths, strict=True):
+                shape = [*common[: dim + 1], length, *common[dim + 2 :]]
+                if rows is None:
+                    filled.append(torch.zeros(shape, dtype=dtype, device=device))
+                else:
+                    filled.append(next(rest).expand(shape))
+            return torch.cat(filled, dim + 1)
+
+        def where(k: int, piece: Piece) -> Placed:
+            axis, owners, _ = piece
+            if new and axis is not None:
+                axis += axis >= dim
+            if axis is not None and axis != dim:
+                return Placed(axis, np.arange(owners.length))
+            places = np.full(sum(lengths), -1)
+            here = np.zeros(1, int) if axis is None else np.arange(owners.length)
+            places[starts[k] : starts[k] + lengths[k]] = here
+            return Placed(dim, places)
+
+        return [
+            None
+            if all(b is None for b in of_degree)
+            else structured.jointly(size, primal.ndim, of_degree, act, where)
+            for size, of_degree in zip(
+                jet.algebra.sizes[1:],
+                zip(*(stored(level, x, jet.algebra.order) for x in parts), strict=True),
+                strict=True,
+            )
+        ]
+
+
+def stored(level: int, x: Any, order: int) -> Any:
+    """The blocks of an operand with their structure."""
+    return x.stored if is_jet(level, x) else (None,) * order
+
+
+def is_structured(level: int, operands: Any) -> bool:
+    """Whether some of the operands have structured blocks."""
+    for x in operands:
+        if is_jet(level, x):
+            for b in x.stored:
+                if type(b) is Structured:
+                    return True
+    return False
 
 
 def by_degree(level: int, jet: Any, tensors: Any, dtype: Any = None) -> list[list[Block] | None]:
@@ -457,7 +680,7 @@ class Decomposed(Rule):
         if torch.compiler.is_compiling():
             return result
         device = first_jet(level, args, kwargs).device.type
-        if not torch.is_autocast_enabled(device):
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return result
         dtype = _autocast_dtype(level, func, args, kwargs, result)
         if dtype is None:

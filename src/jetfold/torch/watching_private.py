@@ -7,7 +7,7 @@ Nothing stays replaced when the last of them ends, in whatever thread. Held agai
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ Replaced = tuple[Any, str, Any, Any]
 
 
 class Watch:
-    """`with watch:` replaces attributes of PyTorch until the last one leaves, in whatever thread.
+    """Replaces attributes of PyTorch from the first `enter` to the last `leave`, in any thread.
 
     Every call of an operator does: the table is made once, as long as it is true.
     compiling: a step to take when Dynamo begins to compile anything; it returns what undoes it.
@@ -39,35 +39,53 @@ class Watch:
     ) -> None:
         self._make = table
         self._compiling = compiling
+        self._began = self._begin  # one object, which Dynamo's list is searched for
         self._inside = 0
-        self._table: Sequence[Replaced] = ()
+        self._table: Sequence[tuple[Any, Mapping[str, Any], str, Any, Any]] = ()
 
-    def __enter__(self) -> None:
-        with _lock:
-            self._inside += 1
-            if self._inside == 1:
-                table = self._table
-                if not table or any(vars(o).get(name) is not was for o, name, was, _ in table):
-                    self._table = table = self._make()  # somebody else has replaced something
-                for owner, name, _, new in table:
-                    setattr(owner, name, new)
-            # torch.compiler.reset() forgets who wants to know. (It is asked in every call.)
-            if self._compiling and self._begin not in callback_handler.start_callbacks:
-                callback_handler.register_start_callback(self._begin)
+    def enter(self) -> None:
+        """With the lock."""
+        self._inside += 1
+        if self._inside == 1:
+            for _, attributes, name, was, _ in self._table:
+                if attributes.get(name) is not was:  # somebody else has replaced something
+                    self._table = ()
+                    break
+            if not self._table:
+                self._table = [(row[0], vars(row[0]), *row[1:]) for row in self._make()]
+            for owner, _, name, _, new in self._table:
+                setattr(owner, name, new)
+        # torch.compiler.reset() forgets who wants to know. (It is asked in every call.)
+        if self._compiling and self._began not in callback_handler.start_callbacks:
+            callback_handler.register_start_callback(self._began)
 
-    def __exit__(self, *_: object) -> None:
-        with _lock:
-            self._inside -= 1
-            if self._inside == 0:
-                for owner, name, was, _ in reversed(self._table):
-                    if was is None:
-                        delattr(owner, name)
-                    else:
-                        setattr(owner, name, was)
+    def leave(self) -> None:
+        """With the lock."""
+        self._inside -= 1
+        if self._inside == 0:
+            for owner, _, name, was, _ in self._table[::-1]:
+                if was is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, was)
 
     def _begin(self, _: Any) -> None:
         assert self._compiling
         until_compiled(self._compiling())
+
+
+def enter(watches: Sequence[Watch]) -> None:
+    """All of them."""
+    with _lock:
+        for watch in watches:
+            watch.enter()
+
+
+def leave(watches: Sequence[Watch]) -> None:
+    """All of them."""
+    with _lock:
+        for watch in watches:
+            watch.leave()
 
 
 # ------------------------------------------------------------------ transforms inside

@@ -209,7 +209,8 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """softmax(q kᵀ / √d + mask) v."""
+    """softmax(q kᵀ / √d + mask) v, divided by the sum of the weights at the end: exponentials of
+    products depend on one query and one key, normalised weights on all keys."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
@@ -225,7 +226,11 @@ def scaled_dot_product_attention(
             scores = scores.masked_fill(~attn_mask, -math.inf)
         else:
             scores = scores + attn_mask
-    return dropout(torch.softmax(scores, -1), dropout_p) @ value
+    if scores.numel() == 0:
+        return dropout(torch.softmax(scores, -1), dropout_p) @ value
+    weights = torch.exp(scores - scores.detach().amax(-1, keepdim=True))
+    total = weights.sum(-1, keepdim=True)
+    return (dropout(weights, dropout_p) @ value) * torch.reciprocal(total)
 
 
 def embedding(

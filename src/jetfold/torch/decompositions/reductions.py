@@ -19,7 +19,7 @@ def softmax(
         dtype = _stacklevel
     x = input if dtype is None else input.to(dtype)
     dim = _softmax_dim(x, dim)
-    if x.numel() == 0:
+    if 0 in x.shape:
         return x
     e = torch.exp(x - x.detach().amax(dim, keepdim=True))
     return e * torch.reciprocal(e.sum(dim, keepdim=True))

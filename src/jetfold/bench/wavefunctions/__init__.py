@@ -1,0 +1,1 @@
+"""Wave functions of variational Monte Carlo, as its users write them."""
