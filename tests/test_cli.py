@@ -135,6 +135,7 @@ def test_version_and_help():
         ("rich", ["explain", "x"], "bench"),
         ("matplotlib", ["bench"], "bench"),
         ("torch", ["bench"], "torch"),
+        ("flax", ["bench", "--suite", "vmc"], "bench"),
     ],
 )
 def test_a_missing_package_is_answered_with_how_to_install_it(missing, arguments, extra, tmp_path):

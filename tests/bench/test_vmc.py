@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -184,22 +182,3 @@ def test_help_names_the_suites():
     text = " ".join(run("bench", "--help").output.replace("│", " ").split())
     for part in ("--suite", "--networks", "--electrons", "--walkers", "ferminet,psiformer,lapnet"):
         assert part in text
-
-
-def test_without_flax_it_says_how_to_install_it(tmp_path):
-    code = (
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] == 'flax':\n"
-        "            raise ModuleNotFoundError('no ' + name, name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from jetfold.cli import main\n"
-        "sys.argv = ['jetfold', 'bench', '--suite', 'vmc']\n"
-        "main()\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert result.returncode == 1
-    assert "needs flax" in result.stderr and "pip install 'jetfold[bench]'" in result.stderr

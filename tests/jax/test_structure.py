@@ -154,7 +154,7 @@ def agree(found, wanted, tolerance=1e-9):
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
 
 
-@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
 @hypothesis.given(
     st.lists(st.sampled_from(STEPS), min_size=1, max_size=4),
     st.sampled_from(ENDS),

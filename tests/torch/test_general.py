@@ -34,6 +34,10 @@ OPERATIONS: dict[str, tuple[Any, list[tuple[int, ...]], tuple[float, float]]] = 
 }
 
 
+if torch.__version__.startswith("2.11."):  # has no derivative of it
+    del OPERATIONS["nextafter"]
+
+
 @general_ignored
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(name: str, check: Any) -> None:
@@ -61,7 +65,8 @@ def test_what_has_a_reverse_derivative_alone(check: Any) -> None:
 def test_expanded_tensors(check: Any) -> None:
     """Whose entries share memory: derivatives that write in place took them for separate."""
     like = torch.ones(3, dtype=torch.float64)
-    check(lambda x: torch.nextafter(x.sum().expand(3) ** 2, like), (2,), order=2)
+    if "nextafter" in OPERATIONS:
+        check(lambda x: torch.nextafter(x.sum().expand(3) ** 2, like), (2,), order=2)
     check(lambda x: torch.special.i0(x.sum().expand(3)), (2,), order=2)
     check(lambda x: F.huber_loss(x.sum().expand(3), like * 5), (2,), order=2, reverse=True)
 
@@ -196,8 +201,8 @@ def test_one_warning_names_the_operation() -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
         for _ in range(3):
-            jf.laplacian(lambda x: torch.nextafter(x, V).sum())(POINT)
-    assert len([w for w in seen if "nextafter" in str(w.message)]) == 1
+            jf.laplacian(lambda x: safe_softmax(x)[1])(POINT)
+    assert len([w for w in seen if "_safe_softmax" in str(w.message)]) == 1
 
 
 def test_strict_makes_it_an_error() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -48,6 +48,8 @@ def apply(
         return result
     if cls is CheckpointFunction:  # which has the derivatives of what it runs
         return args[0](*args[2:])
+    if private.saves_inputs(cls):
+        return _saved_inputs(args, original)
     for jet in jets:
         jet._refresh()
     own: list[Any] = []
@@ -96,6 +98,23 @@ def apply_custom(level: int, func: Any, args: tuple[Any, ...], kwargs: dict[str,
             f"{func} cannot be differentiated ({error}); give it a derivative by "
             "register_autograd, in operations that PyTorch differentiates"
         ) from error
+
+
+class _Kept(NamedTuple):
+    """A jet that PyTorch must not take for a tensor."""
+
+    jet: Any
+
+
+def _saved_inputs(args: tuple[Any, ...], original: Callable[..., Any]) -> Any:
+    """What keeps the arguments of a checkpoint for its second run: jets are kept as they are."""
+    saver = original(*[_Kept(x) if isinstance(x, Jet) else x for x in args])
+    if saver.grad_fn is not None:
+        get = saver.grad_fn.get_args
+        saver.grad_fn.get_args = lambda saved: [
+            x.jet if isinstance(x, _Kept) else x for x in get(saved)
+        ]
+    return saver
 
 
 def _jets(tree: Any) -> list[Any]:

@@ -57,6 +57,7 @@ __all__ = [
     "linearized",
     "refused",
     "refused_hooks",
+    "saves_inputs",
     "tree_flatten",
     "tree_leaves",
     "tree_map",
@@ -232,6 +233,15 @@ def refused_hooks(error: BaseException) -> bool:
     RuntimeError like many; should torch.autograd.graph raise it elsewhere, it reaches the user.
     """
     return any(f.f_code.co_name == "disable_saved_tensors_hooks" for f in _frames(error)[-1:])
+
+
+def saves_inputs(cls: Any) -> bool:
+    """Whether a Function is that by which checkpoints of PyTorch 2.11 keep their arguments.
+
+    It is called for what it saves, and has no derivative: without it such a checkpoint of jets
+    raises that Function's AssertionError. Later versions have no such Function.
+    """
+    return cls is getattr(torch.utils.checkpoint, "_NoopSaveInputs", None)
 
 
 def _frames(error: BaseException) -> list[types.FrameType]:
