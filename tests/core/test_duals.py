@@ -88,7 +88,9 @@ def holds(algebra: Any, xp: Any, unit: float = 1.0) -> None:
                 )
                 gradient[m][a] = total
                 degree, place = one.top
-                np.testing.assert_allclose(total, multiplied(v, ahead)[degree][place], rtol=1e-8, atol=1e-12)
+                np.testing.assert_allclose(
+                    total, multiplied(v, ahead)[degree][place], rtol=1e-8, atol=1e-12
+                )
         found = duals.apply(one.leave, gradient, found, xp)
     expected = multiplied(v, w)
     for m, (ours, true) in enumerate(zip(found, expected, strict=True)):
