@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import report
+from .measure import complaints as complaints
 from .report import COMMON, TIMES, Columns, Environment, milliseconds, shown
-from .vmc import METHODS, REFERENCE_WALKERS, SWEEPS, Outcome, Row, Settings
+from .vmc import METHODS, REFERENCE_WALKERS, SWEEPS, Row, Settings
 
 STYLES = {  # colour, marker, name
     "forward": ("#999999", "", "plain forward pass"),
@@ -110,12 +111,6 @@ COLUMNS: Columns = {
 }
 
 write_csv = partial(report.write_csv, columns=COLUMNS)
-
-
-def complaints(outcome: Outcome, dtype: str) -> list[str]:
-    """Why the run fails: what could not be measured, and what is wrong."""
-    found = [f"could not be measured: {failure}" for failure in outcome.failures]
-    return found + [problem for row in outcome.rows if (problem := row.problem(dtype))]
 
 
 # ------------------------------------------------------------------ the picture

@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import report
+from .measure import complaints as complaints
 from .report import COLOURS, COMMON, NAMES, TIMES, Columns, Environment, milliseconds, shown
-from .stochastic import FAR, NESTED_UP_TO, OPERATORS, Outcome, Row, Settings
+from .stochastic import FAR, NESTED_UP_TO, OPERATORS, Row, Settings
 from .suite import METHODS
 
 MARKERS = {"nested": "s", "standard": "^", "collapsed": "o", "minimal": "D"}
@@ -161,12 +162,6 @@ COLUMNS: Columns = {
 }
 
 write_csv = partial(report.write_csv, columns=COLUMNS)
-
-
-def complaints(outcome: Outcome, dtype: str) -> list[str]:
-    """Why the run fails: what could not be measured, and what is wrong."""
-    found = [f"could not be measured: {failure}" for failure in outcome.failures]
-    return found + [problem for row in outcome.rows if (problem := row.problem(dtype))]
 
 
 # ------------------------------------------------------------------ the picture

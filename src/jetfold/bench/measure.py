@@ -8,11 +8,35 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 Result = TypeVar("Result")
+
+
+class Judged(Protocol):
+    """A row that knows whether its values are right."""
+
+    def problem(self, dtype: str) -> str:
+        """Why the values are wrong, else ""."""
+
+
+SomeRow = TypeVar("SomeRow", bound=Judged)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[SomeRow]):
+    """All rows, and what could not be measured, with the reason."""
+
+    rows: tuple[SomeRow, ...]
+    failures: tuple[str, ...] = ()
+
+
+def complaints(outcome: Outcome[SomeRow], dtype: str) -> list[str]:
+    """Why a run fails: what could not be measured, and what is wrong."""
+    found = [f"could not be measured: {failure}" for failure in outcome.failures]
+    return found + [problem for row in outcome.rows if (problem := row.problem(dtype))]
 
 
 @dataclass(frozen=True)

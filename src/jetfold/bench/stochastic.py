@@ -17,7 +17,7 @@ from ..operators import Operator
 from ..randomized import Randomized, randomize
 from ..warn import JetfoldWarning
 from .backends import Backend
-from .measure import Timing, once
+from .measure import Outcome, Timing, once
 from .networks import Layer, mlp
 from .suite import METHODS, MODES, TOLERANCE, check_known, check_sizes, failure, timed, waited
 
@@ -170,14 +170,6 @@ class Row:
         return ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """All rows, and what could not be measured, with the reason."""
-
-    rows: tuple[Row, ...]
-    failures: tuple[str, ...] = ()
-
-
 def carried(estimate: Randomized, dimension: int, method: str) -> tuple[int | None, bool]:
     """The vectors of an estimate, and whether the exact operator is evaluated instead."""
     inner = estimate.base.variables(dimension)
@@ -197,7 +189,7 @@ def run(
     settings: Settings,
     backend: Backend,
     advance: Callable[[str, int], object] = lambda text, steps: None,
-) -> Outcome:
+) -> Outcome[Row]:
     """Measure everything.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 from ..derivatives import derivatives
 from ..named import gradient, laplacian, value
 from .jax import Jax
-from .measure import Timing, once
+from .measure import Outcome, Timing, once
 from .suite import check_known, failure, timed, waited
 from .wavefunctions.ferminet import FermiNet
 from .wavefunctions.lapnet import LapNet
@@ -211,19 +211,11 @@ class Row:
         return ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """All rows, and what could not be measured, with the reason."""
-
-    rows: tuple[Row, ...]
-    failures: tuple[str, ...] = ()
-
-
 def run(
     settings: Settings,
     backend: Jax,
     advance: Callable[[str, int], object] = lambda text, steps: None,
-) -> Outcome:
+) -> Outcome[Row]:
     """Measure everything.
 
     Args:

@@ -177,7 +177,7 @@ def structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | No
 
 @lru_cache(maxsize=256)
 def _structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | None:
-    if seeds.size < FEWEST or not shape:
+    if not shape:
         return None
     rows = np.eye(seeds.variables) if seeds.identity else np.asarray(seeds.rows)
     count = int(np.prod(shape))

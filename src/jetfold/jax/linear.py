@@ -116,7 +116,7 @@ class Map:
         for position, (_, pieces) in enumerate(opened):
             for piece in pieces:
                 where = self._where(position, piece)
-                if where is None and self._sums(position, piece):
+                if where is None and self.operation.name in SUMS:
                     summed.append((position, piece))
                 elif where is None:
                     rows, rest = rows_of(XP, size, piece), rests[position]
@@ -178,9 +178,6 @@ class Map:
             if beside > 1 and beside * owners.slots > owners.length * owners.slots // 2:
                 return None
         return where
-
-    def _sums(self, position: int, piece: Piece) -> bool:
-        return self.operation.name in ("reduce_sum", "sum_of_rows")
 
     def _sum(self, size: int, position: int, piece: Piece) -> Block:
         """The sum over the axis of a piece, and perhaps over others."""
@@ -268,9 +265,11 @@ MOVES: dict[str, Callable[..., Action]] = {
     "sort": axes.Along(lambda params, operands: [params["dimension"]]),
     "cummax": axes.Along(axes.running),
     "cummin": axes.Along(axes.running),
-    "reduce_precision": axes.Together(0),
 }
 """How primitives act on axes that no sum may pass."""
+
+SUMS = ("reduce_sum", "sum_of_rows")
+"""Primitives that make the axis of a piece that of the rows."""
 
 Rearrange = Callable[[Map, int, np.ndarray], Sequence[np.ndarray] | None]
 """(operation, operand, index at each of its entries) -> the index at each entry of each result."""

@@ -36,14 +36,14 @@ def apply(
     """cls.apply(*args), of arguments of which some may be jets; original is PyTorch's."""
     if frozen := modes.frozen_at(0):
         args, kwargs = modes.settled(frozen, args), modes.settled(frozen, kwargs)
-    jets = _jets((args, kwargs))
+    jets = jets_in((args, kwargs))
     if not jets:
         modes.lift()  # so that jets are seen, which a checkpoint computes under no_grad
         try:
             result = original(*args, **kwargs)
         finally:
             modes.lower()
-        if _jets(result):
+        if jets_in(result):
             raise NotImplementedError(_hidden(cls))
         return result
     if cls is CheckpointFunction:  # which has the derivatives of what it runs
@@ -117,7 +117,8 @@ def _saved_inputs(args: tuple[Any, ...], original: Callable[..., Any]) -> Any:
     return saver
 
 
-def _jets(tree: Any) -> list[Any]:
+def jets_in(tree: Any) -> list[Any]:
+    """The jets among arguments or results."""
     return [x for x in private.tree_leaves(tree) if isinstance(x, Jet)]
 
 

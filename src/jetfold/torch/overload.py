@@ -26,7 +26,7 @@ from .arguments import values
 from .fresh import WRITABLE, PlainWriteError
 from .general import IndependentError, general, wrong_in_torch
 from .lifts import explicit_index, is_basic, viewable
-from .private import tree_flatten, without_memory
+from .private import without_memory
 from .reverse import EVERYTHING, tracked_results
 from .rules import Rule
 from .table import (
@@ -106,13 +106,8 @@ def _recorded(func: Callable[..., Any], key: str | None, *rest: Any) -> Any:
     result = run_rule(func, key, *rest)
     if recorded.lengths() == begun:
         name = key or str(getattr(func, "__name__", func))
-        recorded.note(name, jets_in(rest[1:]), jets_in((result,)))
+        recorded.note(name, functions.jets_in(rest[1:]), functions.jets_in(result))
     return result
-
-
-def jets_in(values: Any) -> list[Any]:
-    """The jets among arguments or results."""
-    return [x for x in tree_flatten(values)[0] if isinstance(x, Jet)]
 
 
 is_traced = torch.compiler.is_dynamo_compiling
