@@ -65,6 +65,7 @@ SUITES = {
     "operators": ("suite", "report"),
     "stochastic": ("stochastic", "estimates"),
     "vmc": ("vmc", "costs"),
+    "training": ("training", "steps"),
 }
 """By name: the modules of `bench` that measure and that report."""
 
@@ -109,12 +110,16 @@ def measure(
     threads: int | None,
     out: Path,
     suite: str = "operators",
+    quick: bool = False,
+    page: Path | None = None,
 ) -> int:
     """What `jetfold bench` does for one framework; the exit status.
 
     Args:
         options: of the `Settings` of the suite; those that are missing have defaults there.
         suite: of `SUITES`.
+        quick: the suite's `QUICK` settings, where others are not given.
+        page: where the table goes as Markdown, between the suite's marks.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -130,6 +135,10 @@ def measure(
     measured, reported = (import_module(f".bench.{name}", __package__) for name in SUITES[suite])
     if dtype not in TOLERANCE:
         raise ValueError(f"dtype must be one of {', '.join(TOLERANCE)}; got {dtype!r}")
+    for name, given, there in (("quick", quick, measured), ("page", page, reported)):
+        if given and not hasattr(there, name.upper() if name == "quick" else name):
+            raise ValueError(f"--{name} does not go with --suite {suite}")
+    options = (measured.QUICK if quick else {}) | options
     known = {field.name for field in fields(measured.Settings)}
     for name in options:
         if name not in known:
@@ -162,6 +171,8 @@ def measure(
         reported.write_csv(outcome.rows, environment, numbers)
         drawn = reported.plot(outcome.rows, environment, picture)
         written = f"written: {numbers}, {picture}\n" if drawn else f"written: {numbers}\n"
+        if page:
+            report.into_page(page, name, reported.page(outcome.rows, environment))
         console.print(written, markup=False, highlight=False, soft_wrap=True)
     if warning := report.noise(outcome.rows):
         console.print(warning, style="yellow", highlight=False)
@@ -266,7 +277,9 @@ def application() -> Any:
             str,
             typer.Option(
                 help="Among laplacian,weighted-laplacian,biharmonic,kp; with --stochastic among "
-                "laplacian,biharmonic,randomized-laplacian,chunked-laplacian. Default: all."
+                "laplacian,biharmonic,randomized-laplacian,chunked-laplacian; with --training "
+                "among laplacian,biharmonic,burgers,kuramoto-sivashinsky,navier-stokes. Default: "
+                "all."
             ),
         ] = "",
         methods: Annotated[
@@ -274,7 +287,8 @@ def application() -> Any:
             typer.Option(
                 help="Among nested,standard,collapsed,minimal and, without --stochastic, "
                 "rewritten,folx,jet; with --suite vmc among forward,nested,folx,folx-sparse,dense,"
-                "structured. Default: all."
+                "structured; with --training among limit,nested,collapsed,minimal,folx. Default: "
+                "all."
             ),
         ] = "",
         modes: Annotated[
@@ -289,7 +303,11 @@ def application() -> Any:
             typer.Option(help="Coordinates of an operator, laplacian=20; may be repeated."),
         ] = None,
         networks: Annotated[
-            str, typer.Option(help="Of --suite vmc: ferminet,psiformer,lapnet. Default: all.")
+            str,
+            typer.Option(
+                help="Of --suite vmc: ferminet,psiformer,lapnet; of the equations of --training: "
+                "20x3,64x4,128x4. Default: all."
+            ),
         ] = "",
         electrons: Annotated[
             str, typer.Option(help="Of --suite vmc: even numbers. Default: 4,16.")
@@ -300,7 +318,16 @@ def application() -> Any:
         batch: Annotated[
             int | None, typer.Option(help="Points per evaluation. Default: 128.")
         ] = None,
-        width: Annotated[float, typer.Option(help="A factor for the widths of the network.")] = 1.0,
+        points: Annotated[
+            str, typer.Option(help="Of the equations of --training. Default: 1000,5000.")
+        ] = "",
+        memory: Annotated[
+            float | None,
+            typer.Option(help="With --training: GB, for which is told how many points fit. 8."),
+        ] = None,
+        width: Annotated[
+            float | None, typer.Option(help="A factor for the widths of the network. Default: 1.")
+        ] = None,
         dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
         device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
         threads: Annotated[
@@ -327,12 +354,22 @@ def application() -> Any:
             str,
             typer.Option(
                 help="operators; stochastic: random directions and high dimension; vmc: wave "
-                "functions."
+                "functions; training: gradients to parameters."
             ),
         ] = "operators",
         stochastic: Annotated[
             bool, typer.Option("--stochastic", help="The same as --suite stochastic.")
         ] = False,
+        training: Annotated[
+            bool, typer.Option("--training", help="The same as --suite training.")
+        ] = False,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="With --training: small sizes and few calls.")
+        ] = False,
+        page: Annotated[
+            Path | None,
+            typer.Option(help="With --training: the page whose table is written, between marks."),
+        ] = None,
     ) -> None:
         """Measure the methods against each other and against plain forward passes.
 
@@ -353,6 +390,14 @@ def application() -> Any:
         jetfold (structure=False and as it is), and their time, temporary memory, compile time,
         operations and errors are set beside the plain forward pass. Most of the time goes into
         compilation, a third of it into that of folx-sparse.
+
+        With --training, the gradient of a loss to all parameters is measured: time, bytes kept and
+        compile time of a step (and the time of a value), of two operators of the network above and
+        of the residuals of Burgers', Kuramoto and Sivashinsky's and Navier and Stokes' equations of
+        small networks, on one thread. Nested differentiation is torch.autograd.grad of
+        torch.autograd.grad or jax.grad of jax.grad there. The picture shows memory over the number
+        of points. Takes about 20 minutes for PyTorch and 10 for JAX, mostly compilation. Ends with
+        status 1 if a gradient is not exact to 1e-4 (float32).
         """
         from .bench import report  # noqa: F401  (what is missing should be missed at once)
 
@@ -364,15 +409,24 @@ def application() -> Any:
                 "dimensions": _dimensions(dim or ()),
                 "networks": _words(networks),
                 "electrons": _numbers("electrons", electrons),
+                "points": _numbers("points", points),
             }
             options: dict[str, Any] = {name: value for name, value in given.items() if value}
-            options |= {"width": width, "seed": seed}
-            numbers = {"walkers": walkers, "batch": batch, "repeats": repeats, "budget": budget}
+            options["seed"] = seed
+            numbers = {
+                "walkers": walkers,
+                "batch": batch,
+                "width": width,
+                "memory": memory,
+                "repeats": repeats,
+                "budget": budget,
+            }
             options |= {name: value for name, value in numbers.items() if value is not None}
-            suite = "stochastic" if stochastic else suite
+            flags = {"stochastic": stochastic, "training": training}
+            suite = next((name for name, given in flags.items() if given), suite)
             status = 0
             for name in _words(framework) or (("jax",) if suite == "vmc" else installed()):
-                status |= measure(options, name, device, dtype, threads, out, suite)
+                status |= measure(options, name, device, dtype, threads, out, suite, quick, page)
         except ValueError as error:
             raise refuse(error) from None
         raise typer.Exit(status)

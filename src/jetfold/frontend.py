@@ -48,6 +48,9 @@ class Frontend(Protocol):
             args: numbers, strings, and immutable objects that were made before the trace began.
         """
 
+    def attempted(self, function: Callable[..., Result], *args: Any) -> Result | None:
+        """The same, of arguments for which a tracer may have symbols: None if it has."""
+
     def whole(self, *functions: Callable[..., Any]) -> None:
         """Say to a tracer of the framework that it takes these functions as a whole, or not at all.
 

@@ -230,9 +230,11 @@ class Call:
         xp, shape = self.frontend.xp, tuple(point.shape)[self.batch_dims :]
         may = vectors is None and self.structure and seeds.size >= plans.FEWEST
         if may and self.frontend.structured(point, seeds.size):
-            found = self.frontend.static(plans.structured, seeds, start, shape)
+            found = self.frontend.attempted(
+                plans.structured, seeds.table, seeds.variables, start, shape
+            )
             if found is not None:
-                return found.block(xp, point, self.batch_dims)
+                return plans.block(found, xp, point, self.batch_dims)
         if vectors is None:
             block = xp.eye(self.n, point) if seeds.identity else xp.asarray(seeds.rows, point)
         elif seeds.identity:

@@ -160,7 +160,10 @@ def test_complaints():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--suite", "waves"), "suite must be one of operators, stochastic, vmc; got 'waves'"),
+        (
+            ("--suite", "waves"),
+            "suite must be one of operators, stochastic, vmc, training; got 'waves'",
+        ),
         (("--suite", "vmc", "--framework", "torch"), "in JAX: --framework jax"),
         (("--suite", "vmc", "--batch", "8"), "--batch does not go with --suite vmc"),
         (("--suite", "vmc", "--dim", "kp=3"), "--dim does not go with --suite vmc"),

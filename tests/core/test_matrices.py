@@ -86,9 +86,9 @@ def each(test: Any) -> Any:
 def test_solve_and_inverse(algebra, jet, xp, batch, missing):
     a, b = jet(*batch, 3, 3, missing=missing), jet(*batch, 3, 2)
     inverse = np.linalg.inv(a[0])
-    x = matrices.solve(algebra, inverse, a, b, xp)
+    x = matrices.solve(algebra, inverse, a, b, matrices.MatrixProduct(xp), xp)
     same(times(algebra, a, x, xp), b)
-    y = matrices.inverted(algebra, inverse, a, xp)
+    y = matrices.inverted(algebra, inverse, a, matrices.MatrixProduct(xp), xp)
     same(times(algebra, a, y, xp), constant(np.broadcast_to(np.eye(3), a[0].shape), algebra))
 
 

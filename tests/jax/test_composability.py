@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jetfold as jf
+from jetfold.bench.networks import mlp
 
 N = 3
 
@@ -840,3 +841,25 @@ def test_threads(xs):
 
     with ThreadPoolExecutor(2) as pool:
         close(list(pool.map(work, xs)), list(jax.vmap(truth_of("biharmonic"))(xs)), rtol=1e-8)
+
+
+# ------------------------------------------------------------------ a few points at a time
+
+
+def test_lax_map_takes_the_memory_of_a_few_points(rng):
+    """Of the paper's network in 50 dimensions, at 128 points."""
+    layers = [(jnp.asarray(matrix.T), jnp.asarray(bias)) for matrix, bias in mlp(50)]
+
+    def u(x):
+        for matrix, bias in layers[:-1]:
+            x = jnp.tanh(x @ matrix + bias)
+        return (x @ layers[-1][0] + layers[-1][1])[0]
+
+    points = jnp.asarray(rng.normal(size=(128, 50)), jnp.float32)
+    laplacian = jf.laplacian(u)
+    whole = jax.jit(jax.vmap(laplacian)).lower(points).compile()
+    pieces = jax.jit(lambda x: lax.map(laplacian, x, batch_size=4)).lower(points).compile()
+    memory = pieces.memory_analysis().temp_size_in_bytes
+    assert memory < 2.8e6
+    assert memory < whole.memory_analysis().temp_size_in_bytes / 16
+    np.testing.assert_allclose(pieces(points), whole(points), rtol=1e-3, atol=1e-6)

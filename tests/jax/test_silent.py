@@ -259,7 +259,7 @@ def test_jets_of_order_zero():
 
 CONSTANT_WEIGHTS = {
     "envelopes": lambda r: jnp.prod(jnp.exp(-lengths(r)[..., None] * jnp.ones(64)).sum(1), 1).sum(),
-    "first layers": lambda r: jnp.tanh(jnp.tanh(r @ jnp.ones((3, 64)) / 3) @ matrix(64)).sum(),
+    "first layers": lambda r: jnp.tanh(jnp.tanh(r @ jnp.ones((3, 64)) / 3) @ matrix(64, 64)).sum(),
     "last layers": lambda r: (jnp.sin(r[..., None] * jnp.ones((3, 64))) @ jnp.ones((64, 5))).sum(),
 }
 
@@ -269,8 +269,8 @@ def lengths(r):
     return jnp.sqrt(((r[:, None] - nuclei) ** 2).sum(-1) + 0.1)
 
 
-def matrix(n):
-    return jnp.asarray(np.random.default_rng(0).normal(size=(n, n)) / n)
+def matrix(n, m):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(n, m)) / n)
 
 
 @pytest.mark.parametrize("name", CONSTANT_WEIGHTS)
@@ -291,3 +291,20 @@ def test_weights_that_are_all_one_in_float32(name):
         scale = np.abs(exact).max()
         np.testing.assert_allclose(found[key][0] / scale, exact / scale, atol=1e-4)
         np.testing.assert_allclose(alone[key] / scale, exact / scale, atol=1e-4)
+
+
+def test_a_layer_of_equal_weights_in_between_in_float32():
+    """Here no sum but the product before it is wrong, where XLA:CPU fuses both with others.
+
+    No care in the sum helps: a term that is broadcast along no axis, say.
+    """
+    first, last = (matrix(*shape).astype(jnp.float32) for shape in ((18, 32), (32, 1)))
+    f = lambda x: (jnp.tanh(jnp.tanh(x @ first) @ jnp.full((32, 32), 1 / 32)) @ last)[0]
+    points = jnp.asarray(np.random.default_rng(1).normal(size=(128, 18)))
+    wanted = [jf.laplacian(f, method="nested")(p) for p in points[:2]]
+    with jax.enable_x64(False):
+        narrow = jnp.asarray(points, jnp.float32)
+        found = jax.jit(jax.vmap(jf.laplacian(f)))(narrow)
+        batched = jax.jit(jf.laplacian(jax.vmap(f), batch_dims=1))(narrow)
+    np.testing.assert_allclose(found[:2], wanted, rtol=1e-4)
+    np.testing.assert_allclose(batched, found, rtol=1e-4, atol=1e-6)

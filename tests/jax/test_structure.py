@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 import jetfold as jf
 
@@ -184,7 +185,7 @@ def network(parameters, x):
     return jnp.linalg.slogdet(orbitals)[1] - jnp.exp(-((x[:, None] - x[None]) ** 2).sum(-1)).sum()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def parameters():
     rng = np.random.default_rng(11)
     shapes = {"in": (3, 5), "down": (5, 2), "up": (3, 5), "out": (15, PARTICLES)}
@@ -287,6 +288,24 @@ def test_determinants_of_rows_apart():
         assert flops(f, x) * 5 <= flops(f, x, structure=False)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_systems_of_rows_apart(turned):
+    rng = np.random.default_rng(4)
+    a, b, c = (jnp.asarray(rng.normal(size=shape)) for shape in ((3, 6), (6, 6), (6,)))
+
+    def f(x):
+        orbitals = jnp.stack([jnp.tanh(x @ a) + 2 * b, jnp.cos(x @ a) - b])
+        orbitals = orbitals.mT if turned else orbitals
+        inverse = jnp.linalg.inv(orbitals)
+        return jnp.sum(jnp.linalg.solve(orbitals[0], c) ** 2) + jnp.sum(inverse @ jnp.sin(x)) ** 2
+
+    x = jnp.asarray(rng.normal(size=(6, 3)))
+    agree(jf.laplacian(f)(x), jnp.trace(jax.hessian(lambda x: f(x.reshape(6, 3)))(x.ravel())))
+    fourth = sum(p**4 for row in jf.partials((6, 3)) for p in row)
+    agree(fourth(f)(x), fourth(f, structure=False)(x))
+    assert flops(f, x) * 2 <= flops(f, x, structure=False)
+
+
 @pytest.mark.parametrize(
     "f",
     [
@@ -296,8 +315,9 @@ def test_determinants_of_rows_apart():
         lambda x: jnp.exp(x @ x.T).sum(0, where=np.tri(16, dtype=bool)),
         lambda x: jnp.einsum("id,jd,jk->ik", x, jnp.ones((16, 3)), jnp.ones((16, 2))),
         lambda x: chosen_pairs(x),
+        lambda x: checkpoint_name(jnp.sin(jnp.stack([x, x**2], 1).mT), "stacked").sum(-1),
     ],
-    ids=["written", "scanned", "reshaped", "masked", "einsum", "gathered"],
+    ids=["written", "scanned", "reshaped", "masked", "einsum", "gathered", "stacked"],
 )
 def test_structure_is_kept(f):
     told = jf.explain(jf.laplacian, f, jnp.asarray(np.random.default_rng(1).normal(size=(16, 3))))

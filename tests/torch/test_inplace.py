@@ -249,6 +249,15 @@ def loop(x, y):
     return total, x, y
 
 
+@program
+def write_to_products_of_constants(x, y):
+    a, v = torch.arange(16.0, dtype=x.dtype).reshape(4, 4).cos(), torch.ones(4, dtype=x.dtype)
+    made = [a @ a, -a, 1 - a, torch.outer(v, v), torch.addmm(a, a, a), a.mv(v).expand(4, 4) * 1]
+    for k, out in enumerate(made):
+        out[k % 4] = x[k % 3] * y[0]
+    return made
+
+
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
 def test_program(function: Any, check: Any) -> None:
     reverse = function is fills  # which PyTorch 2.15 does not nest in forward mode

@@ -363,7 +363,7 @@ def test_compiled_and_scripted_submodules() -> None:
     expected = jf.laplacian(lambda x: inner(x)[0])(x)
     compiled = torch.compile(inner, backend="eager")
     assert torch.allclose(jf.laplacian(lambda x: compiled(x)[0])(x), expected)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns((DeprecationWarning, FutureWarning)):
         scripted = torch.jit.script(inner)
         normed = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).double())
     with pytest.raises(NotImplementedError, match=r"forward has no rule.*are wrong"):

@@ -969,6 +969,8 @@ def test_eager_and_mapped(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.compiled])
 def test_compiled(name: str) -> None:
+    if name == "Transformer" and torch.__version__.startswith("2.11."):
+        pytest.skip("PyTorch 2.11 compiles einops as it stands, without jets: docs/versions.md")
     torch._dynamo.reset()
     network = replace(NETWORKS[name], order=2)
     net, points, wanted = prepared(network, seed=2)

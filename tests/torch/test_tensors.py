@@ -525,6 +525,8 @@ def test_libraries_and_the_code_of_papers(made: Any) -> None:
 
 def test_compiled() -> None:
     einops = pytest.importorskip("einops")
+    if torch.__version__.startswith("2.11."):
+        pytest.skip("PyTorch 2.11 compiles einops as it stands, without jets: docs/versions.md")
     layer = nn.Linear(2, 3)
 
     def f(p: Any) -> Any:

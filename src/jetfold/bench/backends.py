@@ -37,6 +37,27 @@ class Powers:
     order: int
 
 
+Loss = Callable[[Any, Any], Any]
+"""(parameters, points) -> a number."""
+
+Along = Callable[[int, tuple[int, ...]], Any]
+"""(output, coordinates) -> the derivative of that output along these, one after the other."""
+
+
+class Step(Protocol):
+    """The gradient of a loss to all parameters."""
+
+    def __call__(self, parameters: Any, x: Any) -> Any:
+        """The gradients, in the order of the parameters."""
+
+    def kept(self, parameters: Any, x: Any) -> int | None:
+        """Bytes needed beside parameters, points and results; None where nobody knows.
+
+        PyTorch: tensors saved for the backward pass, each storage once. JAX: the temporary memory
+        of the compiled step.
+        """
+
+
 class Backend(Protocol):
     """A framework on a device, in a dtype."""
 
@@ -59,6 +80,25 @@ class Backend(Protocol):
 
     def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
         """The tanh MLP with these layers."""
+
+    def trainable(
+        self, layers: Sequence[Layer], dtype: str | None = None
+    ) -> tuple[Any, Callable[[Any, Any], Any]]:
+        """Parameters, and the tanh MLP of (parameters, points)."""
+
+    def step(self, loss: Loss, parameters: Any, x: Any, compiled: bool) -> Step:
+        """The gradient of a loss; compiled as a whole for the shapes of these arguments."""
+
+    def value(self, function: Loss, parameters: Any, compiled: bool) -> Callable[[Any], Any]:
+        """The same function of the points alone, without gradients to come."""
+
+    def nested(
+        self,
+        network: Callable[[Any], Any],
+        residual: Callable[[Along], Sequence[Any]],
+        compiled: bool,
+    ) -> Callable[[Any], Sequence[Any]]:
+        """The residuals at a batch of points by nested reverse mode, as training codes write it."""
 
     def peer(
         self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
@@ -84,6 +124,15 @@ class Backend(Protocol):
 
     def wait(self, result: Any) -> None:
         """Until the device has computed the result."""
+
+    def doubles(self) -> AbstractContextManager[Any]:
+        """Within it, there are arrays of float64."""
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Within it, one thread computes (where it can be told)."""
+
+    def cold(self) -> AbstractContextManager[Any]:
+        """Within it, nothing that was compiled before is found on disk."""
 
     def inference(self) -> AbstractContextManager[Any]:
         """Within it, nothing is recorded for a later differentiation."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,9 +15,31 @@ import numpy as np
 from jax.experimental.jet import jet
 
 from ..collapse import collapse
-from .backends import Powers, processor
-from .measure import resident_peak
+from .backends import Along, Loss, Powers, processor
+from .measure import one_core, resident_peak
 from .networks import Layer
+
+
+def temporary(program: Any) -> int | None:
+    """The bytes that a compiled program needs beside its arguments and results."""
+    analysis = program.memory_analysis()
+    return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+class Step:
+    """See `backends.Step`."""
+
+    def __init__(self, loss: Loss, parameters: Any, x: Any) -> None:
+        self.shape = x.shape
+        self._lowered = jax.jit(jax.grad(loss)).lower
+        self._program = self._lowered(parameters, x).compile()
+
+    def __call__(self, parameters: Any, x: Any) -> Any:
+        return self._program(parameters, x)
+
+    def kept(self, parameters: Any, x: Any) -> int | None:
+        same = x.shape == self.shape
+        return temporary(self._program if same else self._lowered(parameters, x).compile())
 
 
 class Jax:
@@ -47,15 +69,38 @@ class Jax:
         return np.asarray(array, np.float64)
 
     def network(self, layers: Sequence[Layer], dtype: str | None = None) -> Callable[[Any], Any]:
+        return partial(_tanh_mlp, self.trainable(layers, dtype)[0])
+
+    def trainable(
+        self, layers: Sequence[Layer], dtype: str | None = None
+    ) -> tuple[Any, Callable[[Any, Any], Any]]:
         made = [(self.array(matrix.T, dtype), self.array(bias, dtype)) for matrix, bias in layers]
+        return made, _tanh_mlp
 
-        def network(x: Any) -> Any:
-            for matrix, bias in made[:-1]:
-                x = jnp.tanh(x @ matrix + bias)
-            matrix, bias = made[-1]
-            return x @ matrix + bias
+    def step(self, loss: Loss, parameters: Any, x: Any, compiled: bool) -> Step:
+        return Step(loss, parameters, x)
 
-        return network
+    def value(self, function: Loss, parameters: Any, compiled: bool) -> Callable[[Any], Any]:
+        return partial(jax.jit(function), parameters)
+
+    def nested(
+        self,
+        network: Callable[[Any], Any],
+        residual: Callable[[Along], Sequence[Any]],
+        compiled: bool,
+    ) -> Callable[[Any], Sequence[Any]]:
+        """`jax.grad` of `jax.grad` at one point, mapped over the batch."""
+
+        def of_point(p: Any) -> Sequence[Any]:
+            def along(output: int, path: tuple[int, ...]) -> Callable[[Any], Any]:
+                if not path:
+                    return lambda q: network(q)[output]
+                before = along(output, path[:-1])
+                return lambda q: jax.grad(before)(q)[path[-1]]
+
+            return tuple(residual(lambda output, path: along(output, path)(p)))
+
+        return jax.vmap(of_point)
 
     def peer(
         self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
@@ -103,8 +148,24 @@ class Jax:
     def wait(self, result: Any) -> None:
         jax.block_until_ready(result)
 
-    def inference(self) -> AbstractContextManager[Any]:
+    def doubles(self) -> AbstractContextManager[Any]:
         return jax.enable_x64(True)
+
+    def alone(self) -> AbstractContextManager[Any]:
+        return one_core() if self._device.platform == "cpu" else nullcontext()
+
+    def cold(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # nothing is on disk unless the user says so
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return self.doubles()
+
+
+def _tanh_mlp(parameters: Sequence[tuple[Any, Any]], x: Any) -> Any:
+    *hidden, (matrix, bias) = parameters
+    for weights, shift in hidden:
+        x = jnp.tanh(x @ weights + shift)
+    return x @ matrix + bias
 
 
 def _folx(operator: str, network: Callable[[Any], Any]) -> Callable[[Any], Any] | None:

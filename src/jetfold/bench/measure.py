@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -118,23 +120,59 @@ def take_turns(
 PROCESS = Path("/proc/self")
 
 
-def resident_peak(call: Callable[[], object]) -> int | None:
-    """The bytes by which the memory of the process grows at most during a call; Linux only.
+def _status(field: str) -> int:
+    """A field of the kernel's account of the process, in bytes."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return 1024 * int(kilobytes)
 
-    Memory that was freed before is given back first, so that the call cannot reuse it unseen.
-    """
 
-    def status(field: str) -> int:
-        lines = (PROCESS / "status").read_text().splitlines()
-        (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
-        return 1024 * int(kilobytes)
+def _trim() -> None:
+    """Memory that was freed is given back, so that nothing reuses it unseen."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
+
+def _resident(call: Callable[[], object], field: str) -> int | None:
     try:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        _trim()
         (PROCESS / "clear_refs").write_text("5")  # resets VmHWM, see proc(5)
-        before = status("VmRSS")
+        before = _status("VmRSS")
     except (OSError, AttributeError, TypeError, ValueError):  # no Linux, no glibc, not allowed
         return None
-    call()
-    return max(0, status("VmHWM") - before)
+    alive = call()
+    if field == "VmRSS":
+        _trim()
+    after = _status(field)
+    del alive
+    return max(0, after - before)
+
+
+def resident_peak(call: Callable[[], object]) -> int | None:
+    """The bytes by which the memory of the process grows at most during a call; Linux only."""
+    return _resident(call, "VmHWM")
+
+
+def resident_growth(call: Callable[[], object]) -> int | None:
+    """The bytes by which it has grown after a call, while the result is alive; Linux only."""
+    return _resident(call, "VmRSS")
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """All threads of the process share one core; Linux only, elsewhere nothing changes."""
+
+    def pin(cores: set[int]) -> None:
+        for thread in (PROCESS / "task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread.name), cores)
+
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin({min(before)})
+    try:
+        yield
+    finally:
+        pin(before)

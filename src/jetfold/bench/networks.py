@@ -13,17 +13,23 @@ Layer = tuple[np.ndarray, np.ndarray]
 """The matrix Float[outputs, inputs] and the bias Float[outputs] of one layer."""
 
 
-def widths(dimension: int, scale: float = 1.0, hidden: Sequence[int] = HIDDEN) -> tuple[int, ...]:
+def widths(
+    dimension: int, scale: float = 1.0, hidden: Sequence[int] = HIDDEN, outputs: int = 1
+) -> tuple[int, ...]:
     """The numbers of units, from the input to the output.
 
     >>> widths(50)
     (50, 768, 768, 512, 512, 1)
     """
-    return (dimension, *(max(1, round(width * scale)) for width in hidden), 1)
+    return (dimension, *(max(1, round(width * scale)) for width in hidden), outputs)
 
 
 def mlp(
-    dimension: int, scale: float = 1.0, seed: int = 0, hidden: Sequence[int] = HIDDEN
+    dimension: int,
+    scale: float = 1.0,
+    seed: int = 0,
+    hidden: Sequence[int] = HIDDEN,
+    outputs: int = 1,
 ) -> list[Layer]:
     """The layers, uniform in ±1/√inputs as in `torch.nn.Linear`.
 
@@ -34,6 +40,7 @@ def mlp(
         scale: a factor for the hidden widths.
         seed: of the random numbers.
         hidden: the hidden widths.
+        outputs: how many numbers come out.
     """
     rng = np.random.default_rng(seed)
     return [
@@ -41,5 +48,5 @@ def mlp(
             rng.uniform(-(n**-0.5), n**-0.5, (m, n)).astype(np.float32),
             rng.uniform(-(n**-0.5), n**-0.5, m).astype(np.float32),
         )
-        for n, m in pairwise(widths(dimension, scale, hidden))
+        for n, m in pairwise(widths(dimension, scale, hidden, outputs))
     ]

@@ -188,6 +188,19 @@ def write_csv(
             writer.writerow([cell(row, environment) for cell in columns.values()])
 
 
+def into_page(path: Path, name: str, text: str) -> None:
+    """Put a text between the marks <!-- name --> and <!-- /name --> of a page."""
+    page = path.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(
+            f"{path} needs the lines {start.strip()} and {end}: the table goes between"
+        )
+    path.write_text(f"{before}{start}{text}\n{end}{after}", encoding="utf-8")
+
+
 # ------------------------------------------------------------------ the picture
 
 

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 
-from .backends import Powers, processor
-from .measure import resident_peak
+from .backends import Along, Loss, Powers, processor
+from .measure import resident_growth, resident_peak
 from .networks import Layer
 from .torch_private import ZerosInMemory
+
+
+class Step:
+    """See `backends.Step`."""
+
+    def __init__(self, loss: Callable[[Any], Any]) -> None:
+        self.loss = loss
+
+    def __call__(self, parameters: Any, x: Any) -> Any:
+        # What an operator leaves out, as the Laplacian the last bias, has zeros.
+        return torch.autograd.grad(
+            self.loss(x), parameters, allow_unused=True, materialize_grads=True
+        )
+
+    def kept(self, parameters: Any, x: Any) -> int | None:
+        try:
+            return self._saved({t.untyped_storage().data_ptr() for t in (*parameters, x)}, x)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            return self._grown(x)  # torch.func refuses the hooks
+
+    def _saved(self, given: set[int], x: Any) -> int:
+        """The storages that wait for the backward pass."""
+        waiting: WeakSet[_Saved] = WeakSet()
+
+        def pack(tensor: Any) -> _Saved:
+            waiting.add(saved := _Saved(tensor))
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+            alive = self.loss(x)
+        storages = [saved.tensor.untyped_storage() for saved in waiting]
+        del alive
+        found = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        return sum(size for place, size in found.items() if place not in given)
+
+    def _grown(self, x: Any) -> int | None:
+        """What the loss holds alive while it waits for the backward pass."""
+        if x.is_cuda:
+            before = torch.cuda.memory_allocated(x.device)
+            alive = self.loss(x)
+            after = torch.cuda.memory_allocated(x.device)
+            del alive
+            return int(after - before)
+        return resident_growth(lambda: self.loss(x))
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """A tensor that is saved for the backward pass."""
+
+    tensor: Any
 
 
 class Torch:
@@ -47,6 +105,62 @@ class Torch:
             linear.bias = torch.nn.Parameter(self.array(bias, dtype))
             modules += [linear, torch.nn.Tanh()]
         return torch.nn.Sequential(*modules[:-1])
+
+    def trainable(
+        self, layers: Sequence[Layer], dtype: str | None = None
+    ) -> tuple[Any, Callable[[Any, Any], Any]]:
+        module: Any = self.network(layers, dtype)
+        return list(module.parameters()), lambda parameters, x: module(x)
+
+    def step(self, loss: Loss, parameters: Any, x: Any, compiled: bool) -> Step:
+        """A module holds the parameters, and only the loss is compiled: so users write it."""
+
+        def of_points(x: Any) -> Any:
+            return loss(parameters, x)
+
+        return Step(self.compiled(of_points) if compiled else of_points)
+
+    def value(self, function: Loss, parameters: Any, compiled: bool) -> Callable[[Any], Any]:
+        def of_points(x: Any) -> Any:
+            return function(parameters, x)
+
+        return torch.no_grad()(self.compiled(of_points) if compiled else of_points)
+
+    def nested(
+        self,
+        network: Callable[[Any], Any],
+        residual: Callable[[Along], Sequence[Any]],
+        compiled: bool,
+    ) -> Callable[[Any], Sequence[Any]]:
+        """`torch.autograd.grad` of sums; compiled, which refuses that, `torch.func.grad`."""
+
+        def by_autograd(x: Any) -> Sequence[Any]:
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                u = network(x)
+
+            @cache
+            @torch.enable_grad()
+            def along(output: int, path: tuple[int, ...]) -> Any:
+                return slopes(output, path[:-1])[:, path[-1]] if path else u[:, output]
+
+            @cache
+            def slopes(output: int, path: tuple[int, ...]) -> Any:
+                (found,) = torch.autograd.grad(along(output, path).sum(), x, create_graph=True)
+                return found
+
+            return residual(along)
+
+        def of_point(p: Any) -> Sequence[Any]:
+            def along(output: int, path: tuple[int, ...]) -> Callable[[Any], Any]:
+                if not path:
+                    return lambda q: network(q)[output]
+                before = along(output, path[:-1])
+                return lambda q: torch.func.grad(before)(q)[path[-1]]
+
+            return tuple(residual(lambda output, path: along(output, path)(p)))
+
+        return torch.func.vmap(of_point) if compiled else by_autograd
 
     def peer(
         self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]
@@ -103,8 +217,34 @@ class Torch:
         torch.compiler.reset()
 
     def wait(self, result: Any) -> None:
-        if result.is_cuda:
-            torch.cuda.synchronize(result.device)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def doubles(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @contextmanager
+    def cold(self) -> Iterator[None]:
+        name = "TORCHINDUCTOR_CACHE_DIR"
+        before = os.environ.get(name)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            os.environ[name] = folder
+            try:
+                torch.compile(torch.sin)(torch.ones(2, device=self.device))  # headers, once
+                yield
+            finally:
+                del os.environ[name]
+                if before is not None:
+                    os.environ[name] = before
 
     def inference(self) -> AbstractContextManager[Any]:
         return torch.no_grad()

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..derivatives import derivatives
 from ..named import gradient, laplacian, value
-from .jax import Jax
+from .jax import Jax, temporary
 from .measure import Outcome, Timing, once
 from .suite import check_known, failure, timed, waited
 from .wavefunctions.ferminet import FermiNet
@@ -351,12 +351,6 @@ def lowered(method: Callable[[Function], Function], wave: _Wave) -> Any:
 def compiled(method: Callable[[Function], Function], wave: _Wave) -> Any:
     """The same, compiled."""
     return lowered(method, wave).compile()
-
-
-def temporary(program: Any) -> int | None:
-    """The bytes that a compiled program needs beside its arguments and results."""
-    analysis = program.memory_analysis()
-    return None if analysis is None else int(analysis.temp_size_in_bytes)
 
 
 LOOP = re.compile(r"= \([^)\n]*\b(?:f|bf|c)\d+\[.*? while\(")

@@ -28,6 +28,8 @@ from ..core.axes import (
 from ..jax import arrays as vocabulary
 from ..jax import private
 from ..jax import table as table  # registers the rules
+from ..jax.flat import by_matrix_p
+from ..jax.held import held_p, ruled_p
 from ..jax.interpreter import Operation, rule_of
 from .arrays import Library, aligned
 from .builder import Builder, Traced
@@ -61,6 +63,8 @@ def stacked(operation: Operation, count: int, rank: int) -> Action:
 
 CALLS = ("jit", "pjit", "closed_call", "eval_jaxpr", "core_call", "checkpoint", "remat", "remat2")
 """Their equations become part of the program."""
+
+OWN_CALLS = (by_matrix_p, held_p, ruled_p)
 
 FREE = ("convert_element_type", "copy")
 
@@ -278,11 +282,12 @@ class JaxprBuilder(Builder):
 
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
-            if equation.primitive.name in CALLS:
+            if equation.primitive.name in CALLS or equation.primitive in OWN_CALLS:
                 params = equation.params
                 inner = params.get("jaxpr", params.get("call_jaxpr"))
                 if isinstance(inner, ClosedJaxpr):
-                    results = self._inline(inner.jaxpr, inner.consts, inputs)
+                    read_inside = inputs[: len(inner.in_avals)]  # not what `held` waits for
+                    results = self._inline(inner.jaxpr, inner.consts, read_inside)
                 else:
                     results = self._inline(inner, (), inputs)
             else:

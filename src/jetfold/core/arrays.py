@@ -128,7 +128,7 @@ class Arrays(Protocol):
         """A block of `size` rows with these at some positions, each once, and zeros elsewhere."""
 
     def mask(self, here: Any, like: Array) -> Array:
-        """A NumPy array of booleans, on the device of another array."""
+        """A static table of booleans (`core.structure`), on the device of another array."""
 
     def map_rows(
         self, function: Callable[..., Any], *blocks: Block, held: Sequence[Array] = ()

@@ -20,9 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import structure
 from .algebra import JetAlgebra
 from .arrays import Array, Arrays, Block
-from .jet import Bilinear, Jet, add, nilpotent_product, plus_pair, product, solve_by_degrees
+from .jet import (
+    Bilinear,
+    Jet,
+    add,
+    nilpotent_product,
+    of_value,
+    plus_pair,
+    product,
+    solve_by_degrees,
+)
 from .structure import Structured
 
 Matrix = Sequence[Any]
@@ -127,29 +137,44 @@ def hermitian_part(x: Block, xp: Arrays) -> Block:
 # ------------------------------------------------------------------ solutions
 
 
-def solve(algebra: JetAlgebra, inverse: Array, a: Matrix, b: Matrix, xp: Arrays) -> list[Block]:
+def solve(
+    algebra: JetAlgebra, inverse: Array, a: Matrix, b: Matrix, times: Bilinear, xp: Arrays
+) -> list[Block]:
     """X with A X = B, by X_m = A_0⁻¹ (B_m − Σ A_i X_j).
 
     Args:
         inverse: A_0⁻¹.
         a: (*batch, n, n).
         b: (*batch, n, k), with as many axes.
+        times: the product of matrices. If it has names, blocks keep their structure: where row i
+            of A has directions of its own, A_i X_j is a sum over the rows, not over all entries.
     """
 
-    def of_value(right: Array) -> Array:
-        return xp.matmul(inverse, right)
+    return solve_by_degrees(
+        algebra,
+        a,
+        b,
+        lambda right: times.one(inverse, right),
+        lambda right: of_value(times, inverse, right, xp),
+        times,
+        xp,
+    )
 
-    return solve_by_degrees(algebra, a, b, of_value, of_value, MatrixProduct(xp), xp)
 
-
-def inverted(algebra: JetAlgebra, inverse: Array, a: Matrix, xp: Arrays) -> list[Block]:
-    """A⁻¹, the solution of A X = 1, from A_0⁻¹."""
-    y: list[Block] = [inverse]
-    for m in range(1, algebra.order + 1):  # X_m = −A_0⁻¹ Σ A_i X_j
-        rest = None if a[m] is None else xp.matmul(a[m], inverse)
-        rest = add(rest, lower_products(algebra, m, a, y, xp))
-        y.append(None if rest is None else -xp.matmul(inverse, rest))
-    return y
+def inverted(
+    algebra: JetAlgebra, inverse: Array, a: Matrix, times: Bilinear, xp: Arrays
+) -> list[Block]:
+    """A⁻¹, the solution of A X = 1; the arguments are those of `solve`."""
+    none: list[Block] = [None] * algebra.order
+    return solve_by_degrees(
+        algebra,
+        a,
+        [None, *none],
+        lambda _: inverse,
+        lambda right: of_value(times, inverse, right, xp),
+        times,
+        xp,
+    )
 
 
 def triangular_solve(
@@ -164,14 +189,14 @@ def triangular_solve(
 ) -> list[Block]:
     """X with A X = B, or X A = B for left=False, A triangular: what stands beside is not read."""
 
-    def of_value(right: Array) -> Array:
+    def solved(right: Array) -> Array:
         return xp.solve_triangular(a[0], right, upper=upper, left=left, unitriangular=unitriangular)
 
     part, offset = (xp.triu, 1) if upper else (xp.tril, -1)
     offset = offset if unitriangular else 0
     triangles = [None, *(None if c is None else part(c, offset) for c in a[1:])]
     acting: Bilinear = MatrixProduct(xp) if left else Reversed(MatrixProduct(xp))
-    return solve_by_degrees(algebra, triangles, b, of_value, of_value, acting, xp)
+    return solve_by_degrees(algebra, triangles, b, solved, solved, acting, xp)
 
 
 def log_det(
@@ -214,10 +239,10 @@ def apart(x: Jet, axis: int) -> bool:
         return False
     lower = [block for block in x.stored[:-1] if block is not None]
     place = x.primal.ndim + axis
-    return bool(lower) and all(
+    return len(lower) > 0 and all(
         isinstance(block, Structured)
         and block.dense is None
-        and all(piece.axis == place and piece.owners.apart for piece in block.pieces)
+        and all(piece.axis == place and structure.apart(piece.owners) for piece in block.pieces)
         for block in lower
     )
 

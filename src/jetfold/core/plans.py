@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .arrays import Array, Arrays, Block
 from .directions import Method, Scheme, scheme
 from .estimators import Sources
 from .polynomial import Polynomial
-from .structure import Owners, Piece, Structured
+from .structure import Owners, Piece, Structured, Table, static
 from .symbols import Estimated, Parts, Symbols, Variables, Wanted, flat, grouped
 
 Readout = Sequence[tuple[int, int, float]]
@@ -34,9 +35,10 @@ class Seeds:
             n = seeds.shape[0]
             self.identity = seeds.shape == (n, n) and bool((seeds == np.eye(n)).all())
             self.rows = [] if self.identity else seeds.tolist()
+        self.table = None if self.identity or seeds is None else Table(seeds)
 
 
-class Grouped:
+class Grouped(NamedTuple):
     """Seeds without their zeros, grouped along an axis of the point.
 
     Attributes:
@@ -45,15 +47,18 @@ class Grouped:
         values: (slots, *shape of the point), lengths of one where all are equal.
     """
 
-    def __init__(self, size: int, axis: int, owners: Owners, values: np.ndarray) -> None:
-        self.size, self.axis, self.owners, self.values = size, axis, owners, values.tolist()
+    size: int
+    axis: int
+    owners: Owners
+    values: list[Any]
 
-    def block(self, xp: Arrays, point: Array, batch_dims: int) -> Structured:
-        """The seeds of a point that has so many axes in front."""
-        values = xp.asarray(self.values, point)
-        shape = (values.shape[0], *(1,) * batch_dims, *values.shape[1:])
-        piece = Piece(self.axis + batch_dims, self.owners, xp.reshape(values, shape))
-        return Structured(xp, self.size, len(shape), None, [piece])
+
+def block(seeds: Grouped, xp: Arrays, point: Array, batch_dims: int) -> Structured:
+    """The seeds of a point that has so many axes in front."""
+    values = xp.asarray(seeds.values, point)
+    shape = (values.shape[0], *(1,) * batch_dims, *values.shape[1:])
+    piece = Piece(seeds.axis + batch_dims, seeds.owners, xp.reshape(values, shape))
+    return Structured(xp, seeds.size, len(shape), None, [piece])
 
 
 class Reading:
@@ -169,24 +174,22 @@ def sources(symbols: Estimated, inner: Variables, method: str) -> Sources | None
     return _sources(symbols, inner, method)
 
 
-def structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | None:
+@static
+def structured(
+    seeds: Table | None, variables: int, start: int, shape: tuple[int, ...]
+) -> Grouped | None:
     """The seeds of the coordinates from `start` on, which are a point of that shape, without their
-    zeros; None where that saves nothing."""
-    return _structured(seeds, start, shape)
-
-
-@lru_cache(maxsize=256)
-def _structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | None:
+    zeros; None where that saves nothing. (Seeds that are None are the identity.)"""
     if not shape:
         return None
-    rows = np.eye(seeds.variables) if seeds.identity else np.asarray(seeds.rows)
-    count = int(np.prod(shape))
-    block = rows[:, start : start + count].reshape((seeds.size, *shape))
+    rows = np.eye(variables) if seeds is None else seeds.array
+    count, size = int(np.prod(shape)), len(rows)
+    block = rows[:, start : start + count].reshape((size, *shape))
     axis = max(range(len(shape)), key=lambda k: (shape[k], -k))
-    by_index = np.moveaxis(block, axis + 1, 0).reshape((shape[axis], seeds.size, -1))
+    by_index = np.moveaxis(block, axis + 1, 0).reshape((shape[axis], size, -1))
     there = [np.flatnonzero(of_index.any(1)) for of_index in by_index]
     slots = max(map(len, there))
-    if shape[axis] < 2 or not slots or slots >= seeds.size:
+    if shape[axis] < 2 or not slots or slots >= size:
         return None
     owners = np.full((shape[axis], slots), -1)
     values = np.zeros((shape[axis], slots, count // shape[axis]))
@@ -197,7 +200,7 @@ def _structured(seeds: Seeds, start: int, shape: tuple[int, ...]) -> Grouped | N
         values = values[:1]
     beside = [n for k, n in enumerate(shape) if k != axis]
     found = np.moveaxis(values, 0, 1).reshape((slots, values.shape[0], *beside))
-    return Grouped(seeds.size, axis, Owners(owners), np.moveaxis(found, 1, axis + 1))
+    return Grouped(size, axis, Owners(owners), np.moveaxis(found, 1, axis + 1).tolist())
 
 
 FEWEST = 4

@@ -16,10 +16,9 @@ exact; what no rule knows is made dense (`dense`). The owners are static.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -30,45 +29,64 @@ Name = Any
 """What an axis is called where operands share axes."""
 
 
-class Owners:
-    """To which row each slot belongs, by the index on an axis: integers (length, slots).
+P = ParamSpec("P")
+R = TypeVar("R")
 
-    −1 where a slot belongs to none; it holds zeros there. Immutable, compared by its entries.
+STATIC: list[Callable[..., Any]] = []
+"""All functions made by `static`, for frameworks that have to be told of them."""
+
+
+def static(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of static numbers alone; what it gives is kept.
+
+    To a tracer of Python the call is a constant, and need not be looked into. Arguments are
+    hashable: numbers, tuples of them, and what such functions gave. Of what is a `Constant` nothing
+    but attributes is asked for outside of them.
     """
+    found = lru_cache(maxsize=4096)(function)
 
-    __slots__ = ("_hash", "_key", "rows")
+    def kept(*args: P.args, **kwargs: P.kwargs) -> R:
+        return found(*args, **kwargs)  # type: ignore[arg-type]
 
-    def __init__(self, rows: Any) -> None:
-        self.rows = np.ascontiguousarray(rows, dtype=np.int64)
-        self._key = (self.rows.shape, self.rows.tobytes())
-        self._hash = hash(self._key)
+    STATIC.append(kept)
+    return kept
+
+
+class Constant:
+    """What is immutable, and compared by a key."""
+
+    def __init__(self, key: Hashable) -> None:
+        self._key, self._hash = key, hash(key)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Owners) and self._key == other._key)
+        return self is other or (type(self) is type(other) and self._key == vars(other)["_key"])
 
     def __hash__(self) -> int:
         return self._hash
 
-    @property
-    def length(self) -> int:
-        """The length of the axis."""
-        return int(self.rows.shape[0])
 
-    @property
-    def slots(self) -> int:
-        """How many rows are stored."""
-        return int(self.rows.shape[1])
+class Table(Constant):
+    """A static array; `array` is it."""
 
-    @property
-    def in_order(self) -> bool:
-        """Whether slot c at index i is row i · slots + c."""
-        return bool((self.rows.ravel() == np.arange(self.rows.size)).all())
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__((array.shape, array.dtype.str, array.tobytes()))
+        self.array, self.shape = array, array.shape
 
-    @property
-    def apart(self) -> bool:
-        """Whether no row belongs to two indices."""
-        rows = self.rows[self.rows >= 0]
-        return len(np.unique(rows)) == rows.size
+
+class Owners(Constant):
+    """To which row each slot belongs, by the index on an axis: integers `rows` (length, slots).
+
+    −1 where a slot belongs to none; it holds zeros there.
+
+    Attributes:
+        length: the length of the axis.
+        slots: how many rows are stored.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = np.ascontiguousarray(rows, dtype=np.int64)
+        super().__init__((self.rows.shape, self.rows.tobytes()))
+        self.length, self.slots = map(int, self.rows.shape)
 
     def representatives(self) -> np.ndarray:
         """Per index the first one that has the same owners."""
@@ -84,6 +102,44 @@ class Owners:
 
     def __repr__(self) -> str:
         return f"Owners(length={self.length}, slots={self.slots})"
+
+
+@static
+def of_none(owners: Owners) -> bool:
+    """Whether no slot belongs to any row."""
+    return bool((owners.rows < 0).all())
+
+
+@static
+def apart(owners: Owners) -> bool:
+    """Whether no row belongs to two indices."""
+    rows = owners.rows[owners.rows >= 0]
+    return len(np.unique(rows)) == rows.size
+
+
+@static
+def are_all(owners: Owners, size: int) -> bool:
+    """Whether slot c at index i is row i · slots + c, and all rows of so many are there."""
+    rows = owners.rows
+    return rows.size == size and bool((rows.ravel() == np.arange(rows.size)).all())
+
+
+@static
+def merged(first: Owners, second: Owners) -> Owners | None:
+    """Those of both, if no slot belongs to two rows; else None."""
+    if first == second:
+        return first
+    a, b = first.rows, second.rows
+    if a.shape != b.shape or not ((a == b) | (a < 0) | (b < 0)).all():
+        return None
+    return Owners(np.maximum(a, b))
+
+
+@static
+def everywhere(owners: Owners) -> Owners | None:
+    """Owners that are the same ones at all indices, where they are any, as those of one index."""
+    most = owners.rows.max(0)
+    return Owners(most[None]) if ((owners.rows < 0) | (owners.rows == most)).all() else None
 
 
 class Piece(NamedTuple):
@@ -173,10 +229,10 @@ def combined(xp: Arrays, size: int, ndim: int, dense: Block, pieces: Iterable[Pi
     """The block that is the sum of these: structured where that stores less, else dense."""
     found: list[Piece] = []
     for piece in pieces:
-        if (piece.owners.rows < 0).all():
+        if of_none(piece.owners):
             continue
         if piece.axis is not None and piece.owners.length == 1:
-            piece = piece._replace(axis=None)
+            piece = Piece(None, piece.owners, piece.block)
         for k, other in enumerate(found):
             owners = together(piece, other)
             if owners is not None:
@@ -184,27 +240,21 @@ def combined(xp: Arrays, size: int, ndim: int, dense: Block, pieces: Iterable[Pi
                 break
         else:
             found.append(piece)
-    if sum(piece.owners.slots for piece in found) >= size:
-        taken, found = found, []
-    else:
-        taken = [piece for piece in found if dense is not None and _covers(dense, piece)]
-        found = [piece for piece in found if not any(piece is one for one in taken)]
-    for piece in taken:
-        rows = rows_of(xp, size, piece)
-        dense = rows if dense is None else dense + rows
-    return Structured(xp, size, ndim, dense, found) if found else dense
+    every = sum([piece.owners.slots for piece in found]) >= size
+    kept: list[Piece] = []
+    whole = dense
+    for piece in found:
+        if every or (dense is not None and _covers(dense, piece)):
+            rows = rows_of(xp, size, piece)
+            whole = rows if whole is None else whole + rows
+        else:
+            kept.append(piece)
+    return Structured(xp, size, ndim, whole, kept) if kept else whole
 
 
 def together(first: Piece, second: Piece) -> Owners | None:
     """The owners of the sum of two pieces, if no slot belongs to two rows; else None."""
-    if first.axis != second.axis or first.owners.slots != second.owners.slots:
-        return None
-    if first.owners == second.owners:
-        return first.owners
-    a, b = first.owners.rows, second.owners.rows
-    if a.shape != b.shape or not ((a == b) | (a < 0) | (b < 0)).all():
-        return None
-    return Owners(np.maximum(a, b))
+    return merged(first.owners, second.owners) if first.axis == second.axis else None
 
 
 def _covers(dense: Block, piece: Piece) -> bool:
@@ -224,25 +274,42 @@ def rows_of(xp: Arrays, size: int, piece: Piece) -> Block:
     axis, owners, block = piece
     rank = block.ndim - 1
     if axis is None:
-        there = np.flatnonzero(owners.rows[0] >= 0)
-        slots = _chosen(xp, block, tuple(there.tolist()))
-        return xp.place_rows(slots, owners.rows[0, there].tolist(), size)
-    if owners.in_order and owners.rows.size == size:
-        here = np.eye(owners.length, dtype=bool)  # (group, index)
-        shape = [owners.length, 1, *(1,) * rank]
-        shape[axis + 2] = owners.length
-        mask = xp.mask(here.reshape(shape), block)
+        slots, rows = _there(owners)
+        return xp.place_rows(_chosen(xp, block, slots), rows, size)
+    if are_all(owners, size):
+        mask = xp.mask(_own_index(owners.length, rank, axis), block)  # (group, 1, …, index, …)
         spread = xp.where(mask, block[None], xp.zeros_like(block)[None])
         return xp.reshape(spread, (size, *spread.shape[2:]))
     total = None
     for c in range(owners.slots):
-        here = np.arange(size)[:, None] == owners.rows[:, c]  # (row, index)
-        shape = [size, *(1,) * rank]
-        shape[axis + 1] = owners.length
         row = block[c : c + 1]
-        part = xp.where(xp.mask(here.reshape(shape), block), row, xp.zeros_like(row))
+        mask = xp.mask(_own_row(owners, c, size, rank, axis), block)
+        part = xp.where(mask, row, xp.zeros_like(row))
         total = part if total is None else total + part
     return total
+
+
+@static
+def _there(owners: Owners) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of owners that are the same ones everywhere: the slots that belong to rows, and these."""
+    slots = np.flatnonzero(owners.rows[0] >= 0)
+    return tuple(slots.tolist()), tuple(owners.rows[0, slots].tolist())
+
+
+@static
+def _own_index(length: int, rank: int, axis: int) -> Table:
+    """Whether an index on an axis is that of a group of rows: (group, 1, …, index, …)."""
+    shape = [length, 1, *(1,) * rank]
+    shape[axis + 2] = length
+    return Table(np.eye(length, dtype=bool).reshape(shape))
+
+
+@static
+def _own_row(owners: Owners, slot: int, size: int, rank: int, axis: int) -> Table:
+    """Whether a row is that of a slot: (row, …, index, …)."""
+    shape = [size, *(1,) * rank]
+    shape[axis + 1] = owners.length
+    return Table((np.arange(size)[:, None] == owners.rows[:, slot]).reshape(shape))
 
 
 def dense(block: Block) -> Block:
@@ -259,39 +326,63 @@ def dense(block: Block) -> Block:
 def gathered(xp: Arrays, size: int, owners: Owners, block: Array) -> Block:
     """The rows, of (slots, length, *shape): the axis of a piece becomes that of the rows."""
     flat = xp.moveaxis(block, 0, 1)
-    flat = xp.reshape(flat, (owners.rows.size, *flat.shape[2:]))
-    if owners.in_order and owners.rows.size == size:
+    flat = xp.reshape(flat, (owners.length * owners.slots, *flat.shape[2:]))
+    if are_all(owners, size):
         return flat
-    rows = np.where(owners.rows < 0, size, owners.rows).ravel()  # one more, for those of none
-    return xp.segment_sum(flat, rows.tolist(), size + 1)[:size]
+    return xp.segment_sum(flat, _destinations(owners, size), size + 1)[:size]
+
+
+@static
+def _destinations(owners: Owners, size: int) -> tuple[int, ...]:
+    """The rows of all slots; those of none go to one more."""
+    return tuple(np.where(owners.rows < 0, size, owners.rows).ravel().tolist())
 
 
 def restricted(xp: Arrays, block: Block, axis: int | None, owners: Owners) -> Array:
     """What a dense block holds where a piece has its slots: (slots, *shape)."""
     if axis is None:
-        found = xp.take(block, np.maximum(owners.rows[0], 0).tolist())
-        return _where(xp, owners.rows[0] >= 0, found, 0)
-    n, rows = owners.length, np.maximum(owners.rows.T, 0)  # (slots, length)
+        return _where(xp, _valid(owners, False), xp.take(block, _sources(owners, False)), (0,))
+    n = owners.length
     moved = xp.moveaxis(block, axis + 1, 1)
-    if moved.shape[1] == 1:
-        places, flat = rows, moved[:, 0]
-    else:
-        places = rows * n + np.arange(n)
+    by_index = moved.shape[1] != 1
+    flat = moved[:, 0]
+    if by_index:
         flat = xp.reshape(moved, (moved.shape[0] * n, *moved.shape[2:]))
-    found = xp.take(flat, places.ravel().tolist())
+    found = xp.take(flat, _sources(owners, by_index))
     found = xp.reshape(found, (owners.slots, n, *found.shape[1:]))
-    return _where(xp, owners.rows.T >= 0, xp.moveaxis(found, 1, axis + 1), 0, axis + 1)
+    return _where(xp, _valid(owners, True), xp.moveaxis(found, 1, axis + 1), (0, axis + 1))
 
 
-def _where(xp: Arrays, mask: np.ndarray, x: Array, *axes: int) -> Array:
+@static
+def _sources(owners: Owners, by_index: bool) -> tuple[int, ...]:
+    """The rows of all slots (of none: any), (slots, length), counted with the index or without."""
+    rows = np.maximum(owners.rows.T, 0)
+    rows = rows * owners.length + np.arange(owners.length) if by_index else rows
+    return tuple(rows.ravel().tolist())
+
+
+@static
+def _valid(owners: Owners, by_index: bool) -> Table:
+    """Whether slots belong to any row: (slots, length), or (slots,) where that is one."""
+    valid = owners.rows.T >= 0
+    return Table(valid if by_index else valid[:, 0])
+
+
+def _where(xp: Arrays, mask: Table, x: Array, axes: tuple[int, ...]) -> Array:
     """x where a static mask along some of its axes is true, else zero."""
-    if mask.all():
-        return x
-    shape = [1] * x.ndim
+    along = _along(mask, axes, x.ndim)
+    return x if along is None else xp.where(xp.mask(along, x), x, xp.zeros_like(x))
+
+
+@static
+def _along(mask: Table, axes: tuple[int, ...], ndim: int) -> Table | None:
+    """A mask along some axes of an array; None if it is true everywhere."""
+    if mask.array.all():
+        return None
+    shape = [1] * ndim
     for axis, length in zip(axes, mask.shape, strict=True):
         shape[axis] = length
-    order: Sequence[int] = np.argsort(axes).tolist()
-    return xp.where(xp.mask(mask.transpose(order).reshape(shape), x), x, xp.zeros_like(x))
+    return Table(mask.array.transpose(np.argsort(axes)).reshape(shape))
 
 
 # ------------------------------------------------------------------ bilinear maps
@@ -306,6 +397,8 @@ class Named:
         map: the bilinear map of `core.jet`.
         keeping: the map that does not sum over one name, which becomes the first axis of the
             result.
+        sharing: (name, right) -> the map with names whose right (else left) operand has a name of
+            the other one too, as its first axis; None where there is no such map.
         symmetric: whether B(u, v) is B(v, u).
     """
 
@@ -316,9 +409,11 @@ class Named:
         right: Sequence[Name],
         out: Sequence[Name],
         keeping: Callable[[Name], Any] | None = None,
+        sharing: Callable[[Name, bool], Named] | None = None,
         symmetric: bool = False,
     ) -> None:
-        self.map, self.keeping, self.symmetric = map, keeping, symmetric
+        self.map, self.keeping, self.sharing = map, keeping, sharing
+        self.symmetric = symmetric
         self.left, self.right, self.out = tuple(left), tuple(right), tuple(out)
 
 
@@ -354,15 +449,15 @@ class Match(NamedTuple):
 
     left: tuple[int, ...]
     right: tuple[int, ...]
-    mask: np.ndarray
+    mask: Table
     whole: bool
     names: tuple[Name, ...]
 
 
-@lru_cache(maxsize=4096)
-def _matches(first: tuple[Name | None, Owners], second: tuple[Name | None, Owners]) -> list[Match]:
-    """All pairs of slots of two pieces that share a row somewhere, those of one mask together."""
-    (a, left), (b, right) = first, second
+@static
+def _matches(a: Name | None, left: Owners, b: Name | None, right: Owners) -> tuple[Match, ...]:
+    """All pairs of slots of two pieces, told by the axes of these names, that share a row
+    somewhere, those of one mask together."""
     found: dict[bytes, tuple[list[int], list[int], np.ndarray]] = {}
     for c in range(left.slots):
         for d in range(right.slots):
@@ -380,21 +475,21 @@ def _matches(first: tuple[Name | None, Owners], second: tuple[Name | None, Owner
             slots[1].append(d)
     names = (a,) if a == b else tuple(name for name in (a, b) if name is not None)
     names = () if a is None and b is None else names
-    return [
-        Match(tuple(of_left), tuple(of_right), mask, bool(mask.all()), names)
+    return tuple(
+        Match(tuple(of_left), tuple(of_right), Table(mask), bool(mask.all()), names)
         for of_left, of_right, mask in found.values()
-    ]
+    )
 
 
-@lru_cache(maxsize=4096)
+@static
 def _weights(
-    owners: Owners, slots: tuple[int, ...], weights: tuple[float, ...]
-) -> float | np.ndarray:
-    """The weights of the rows of some slots: one for all, or (length, slots)."""
+    owners: Owners, slots: tuple[int, ...], weights: tuple[float, ...], times: int
+) -> float | Table:
+    """The weights of the rows of some slots, so many times: one for all, or (length, slots)."""
     rows = owners.rows[:, slots]
-    scale = np.where(rows < 0, 0.0, np.asarray(weights)[rows])
+    scale = np.where(rows < 0, 0.0, np.asarray(weights)[rows]) * times
     valid = np.unique(scale[rows >= 0])  # where a slot belongs to none it holds zeros
-    return float(valid[0]) if len(valid) == 1 else scale
+    return float(valid[0]) if len(valid) == 1 else Table(scale)
 
 
 def pair(table: Product, u: Block, v: Block, named: Named, xp: Arrays) -> Block:
@@ -411,31 +506,28 @@ def pair(table: Product, u: Block, v: Block, named: Named, xp: Arrays) -> Block:
     total: Block = None
     pieces: list[Piece] = []
     (dense_u, pieces_u), (dense_v, pieces_v) = parts(u), parts(v)
-    met: list[tuple[Piece, Piece, int]] = []  # how often
+    met: list[tuple[Piece, Piece, int, Named]] = []  # how often
     square = u is v and named.symmetric
     for k, s in enumerate(pieces_u):
         if square:
-            met += [(s, t, 1 + (j > 0)) for j, t in enumerate(pieces_v[k:])]
+            met += [(s, t, 1 + (j > 0), named) for j, t in enumerate(pieces_v[k:])]
         else:
-            met += [(s, t, 1) for t in pieces_v]
+            met += [(s, t, 1, named) for t in pieces_v]
         if dense_v is not None:
-            there = None if s.axis is None else named.left[s.axis]
-            if there is not None and there not in named.right:
+            beside = _beside(xp, dense_v, s, named, right=True)
+            if beside is None:
                 return UNKNOWN
-            axis = None if there is None else named.right.index(there)
-            there_v = Piece(axis, s.owners, restricted(xp, dense_v, axis, s.owners))
-            met.append((s, there_v, 1 + square))
+            met.append((s, beside[0], 1 + square, beside[1]))
     if dense_u is not None and not square:
         for t in pieces_v:
-            there = None if t.axis is None else named.right[t.axis]
-            if there is not None and there not in named.left:
+            beside = _beside(xp, dense_u, t, named, right=False)
+            if beside is None:
                 return UNKNOWN
-            axis = None if there is None else named.left.index(there)
-            met.append((Piece(axis, t.owners, restricted(xp, dense_u, axis, t.owners)), t, 1))
-    for s, t, times in met:
+            met.append((beside[0], t, 1, beside[1]))
+    for s, t, times, named in met:
         a = None if s.axis is None else named.left[s.axis]
         b = None if t.axis is None else named.right[t.axis]
-        for match in _matches((a, s.owners), (b, t.owners)):
+        for match in _matches(a, s.owners, b, t.owners):
             if table.rowwise is None:
                 for w, row in enumerate(weights):
                     part = _summed(match, row, times, s, t, named, xp)
@@ -450,32 +542,65 @@ def pair(table: Product, u: Block, v: Block, named: Named, xp: Arrays) -> Block:
             axis = None if name is None else named.out.index(name)
             by_left = name == a
             kept, owners = (match.left, s.owners) if by_left else (match.right, t.owners)
-            rows = owners.rows[:, kept]
             if len(set(kept)) < len(kept):
                 return UNKNOWN
-            if len(match.names) == 1 and match.names[0] == name:
-                rows = np.where(match.mask[:, None], rows, -1)
             if len(match.names) == 1 and match.names[0] != name:
                 return UNKNOWN
             product = _masked_rows(match, s, t, named, xp)
-            scale = _weights(owners, kept, weights[0]) * times
-            pieces.append(Piece(axis, Owners(rows), _weighted(xp, product, scale, axis)))
+            scale = _weights(owners, kept, weights[0], times)
+            there = _of_slots(owners, kept, match.mask if len(match.names) == 1 else None)
+            pieces.append(Piece(axis, there, _weighted(xp, product, scale, axis)))
     return combined(xp, size, len(named.out) + 1, total, pieces)
+
+
+def _beside(
+    xp: Arrays, dense: Array, piece: Piece, named: Named, *, right: bool
+) -> tuple[Piece, Named] | None:
+    """What a dense block, of the right operand or the left one, holds where a piece of the other
+    has its slots, and the map of these; None if it takes more room than the block."""
+    if piece.axis is None:
+        return Piece(None, piece.owners, restricted(xp, dense, None, piece.owners)), named
+    name = (named.left if right else named.right)[piece.axis]
+    own = named.right if right else named.left
+    if name not in own:
+        if named.sharing is None or piece.owners.length * piece.owners.slots > dense.shape[0]:
+            return None
+        named, own, dense = named.sharing(name, right), (name, *own), dense[:, None]
+    axis = own.index(name)
+    return Piece(axis, piece.owners, restricted(xp, dense, axis, piece.owners)), named
+
+
+@static
+def _of_slots(owners: Owners, slots: tuple[int, ...], mask: Table | None) -> Owners:
+    """The owners of some slots, at the indices where a mask is true."""
+    rows = owners.rows[:, slots]
+    return Owners(rows if mask is None else np.where(mask.array[:, None], rows, -1))
 
 
 def _chosen(xp: Arrays, block: Array, slots: tuple[int, ...]) -> Array:
     """Some slots of a piece."""
-    return block if slots == tuple(range(block.shape[0])) else xp.take(block, list(slots))
+    return block if slots == tuple(range(block.shape[0])) else xp.take(block, slots)
 
 
-def _weighted(xp: Arrays, block: Array, scale: float | np.ndarray, axis: int | None) -> Array:
+def _weighted(xp: Arrays, block: Array, scale: float | Table, axis: int | None) -> Array:
     """Each slot (at each index of the axis) times its weight."""
     if isinstance(scale, float):
         return block if scale == 1 else block * scale
-    shape = [scale.shape[1], *(1,) * (block.ndim - 1)]
+    return block * xp.asarray(_columns(scale, axis, block.ndim), block)
+
+
+@static
+def _columns(scale: Table, axis: int | None, ndim: int) -> Any:
+    """Weights (length, slots) as nested tuples (slots, …, length, …)."""
+    shape = [scale.shape[1], *(1,) * (ndim - 1)]
     if axis is not None:
         shape[axis + 1] = scale.shape[0]
-    return block * xp.asarray(scale.T.reshape(shape).tolist(), block)
+    return _nested(scale.array.T.reshape(shape).tolist())
+
+
+def _nested(x: Any) -> Any:
+    """Lists as tuples."""
+    return tuple(map(_nested, x)) if isinstance(x, list) else x
 
 
 def _masked(
@@ -488,8 +613,10 @@ def _masked(
     if all(name in named.out for name in names):
         return left, right, True
     if all(name in named.left for name in names):
-        return _where(xp, match.mask, left, *(named.left.index(n) + 1 for n in names)), right, False
-    return left, _where(xp, match.mask, right, *(named.right.index(n) + 1 for n in names)), False
+        axes = tuple([named.left.index(name) + 1 for name in names])
+        return _where(xp, match.mask, left, axes), right, False
+    axes = tuple([named.right.index(name) + 1 for name in names])
+    return left, _where(xp, match.mask, right, axes), False
 
 
 def _summed(
@@ -502,7 +629,7 @@ def _summed(
     xp: Arrays,
 ) -> Array | None:
     """Σ_c weight · B(A[c], B[c]) over the slots that belong together, so many times."""
-    scale = _weights(s.owners, match.left, weights) * times
+    scale = _weights(s.owners, match.left, weights, times)
     if isinstance(scale, float) and scale == 0:
         return None
     left, right = _chosen(xp, s.block, match.left), _chosen(xp, t.block, match.right)
@@ -513,7 +640,8 @@ def _summed(
     if isinstance(scale, float) and scale != 1:
         found = found * scale
     if later:
-        found = _where(xp, match.mask, found, *(named.out.index(name) for name in match.names))
+        axes = tuple([named.out.index(name) for name in match.names])
+        found = _where(xp, match.mask, found, axes)
     return found
 
 
@@ -523,15 +651,15 @@ def _masked_rows(match: Match, s: Piece, t: Piece, named: Named, xp: Arrays) -> 
     left, right, later = _masked(match, left, right, named, xp)
     found = named.map.blocks(left, right)
     if later:
-        found = _where(xp, match.mask, found, *(named.out.index(n) + 1 for n in match.names))
+        axes = tuple([named.out.index(name) + 1 for name in match.names])
+        found = _where(xp, match.mask, found, axes)
     return found
 
 
 # ------------------------------------------------------------------ where axes go
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """Where entries of an axis come to lie: on an axis of the result, at which indices.
 
     Attributes:
@@ -542,8 +670,23 @@ class Placed:
     """
 
     axis: int | None
-    places: np.ndarray
+    places: Table
     beside: tuple[int, ...] = ()
+
+
+@static
+def staying(axis: int | None, length: int = 1) -> Placed:
+    """Where entries come to lie that stay in order; on no axis, where they stem from index 0."""
+    return Placed(axis, Table(np.arange(length)))
+
+
+@static
+def between(axis: int, everywhere: bool, start: int, length: int, total: int) -> Placed:
+    """Where entries come to lie that are put between others along an axis, in order; all of them
+    stem from index 0 if they stem from one everywhere."""
+    places = np.full(total, -1)
+    places[start : start + length] = 0 if everywhere else np.arange(length)
+    return Placed(axis, Table(places))
 
 
 def indices(shape: Sequence[int], axis: int, line: np.ndarray) -> np.ndarray:
@@ -563,12 +706,12 @@ def placed(indices: np.ndarray) -> Placed:
     depends = [k for k in range(indices.ndim) if _varies(indices, k)]
     if not depends:
         first = indices.ravel()[:1]
-        return Placed(None, first)
+        return Placed(None, Table(first))
     longest = max(depends, key=lambda k: (indices.shape[k], -k))
     order = [longest, *(k for k in depends if k != longest)]
     cut = indices[tuple(slice(None) if k in depends else 0 for k in range(indices.ndim))]
     places = np.moveaxis(cut, depends.index(longest), 0)
-    return Placed(longest, places, tuple(order[1:]))
+    return Placed(longest, Table(places), tuple(order[1:]))
 
 
 def _filled(indices: np.ndarray) -> np.ndarray:
@@ -590,15 +733,23 @@ def _varies(indices: np.ndarray, axis: int) -> bool:
 
 def settle(xp: Arrays, owners: Owners, block: Array, where: Placed) -> Piece:
     """The piece, from its block in the axes of the result."""
+    moved = owners_at(owners, where.places)
     if not where.beside:
-        return Piece(where.axis, owners.at(where.places.ravel()), block)
-    assert where.axis is not None
-    lengths = where.places.shape[1:]
-    slots, pieces, n = owners.slots, [], where.places.shape[0]
-    rows = np.empty((n, int(np.prod(lengths)), slots), np.int64)
-    for k, index in enumerate(np.ndindex(*lengths)):
-        rows[:, k] = owners.at(where.places[(slice(None), *index)]).rows
-        one = np.zeros(lengths, bool)
-        one[index] = True
-        pieces.append(_where(xp, one, block, *(axis + 1 for axis in where.beside)))
-    return Piece(where.axis, Owners(rows.reshape(n, -1)), xp.concat(pieces, 0))
+        return Piece(where.axis, moved, block)
+    axes = tuple([k + 1 for k in where.beside])
+    parts = [_where(xp, one, block, axes) for one in _one_by_one(where.places.shape[1:])]
+    return Piece(where.axis, moved, xp.concat(parts, 0))
+
+
+@static
+def owners_at(owners: Owners, places: Table) -> Owners:
+    """The owners at other indices (length, *beside), of all beside as slots."""
+    by_slot = [owners.at(one).rows for one in places.array.reshape(places.shape[0], -1).T]
+    return Owners(np.concatenate(by_slot, 1))
+
+
+@static
+def _one_by_one(lengths: tuple[int, ...]) -> tuple[Table, ...]:
+    """A mask for each entry of an array of that shape, in its order."""
+    count = int(np.prod(lengths))
+    return tuple(Table(one.reshape(lengths)) for one in np.eye(count, dtype=bool))

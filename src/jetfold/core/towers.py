@@ -318,7 +318,13 @@ def cosh(u: Array, y: Array, order: int, xp: Any) -> Tower:
 
 def tanh(u: Array, y: Array, order: int, xp: Any) -> Tower:
     """The hyperbolic tangent: y' = 1 − y²."""
-    return _riccati(y, 1 - y * y, order, -1.0)
+    square = y * y
+    rest = square - 1
+    if order > 3:
+        return _riccati(y, -rest, order, -1.0)
+    second = [y * rest] if order > 1 else []
+    third = [rest * (1 / 3 - square)] if order > 2 else []
+    return [-rest, *second, *third]
 
 
 def asin(u: Array, y: Array, order: int, xp: Any) -> Tower:

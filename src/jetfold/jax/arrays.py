@@ -146,8 +146,8 @@ def place_rows(block: Any, positions: Sequence[int], size: int) -> Any:
 
 
 def mask(here: Any, like: Any) -> Any:
-    """A NumPy array of booleans."""
-    return jnp.asarray(here)
+    """A static table of booleans."""
+    return jnp.asarray(here.array)
 
 
 def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:

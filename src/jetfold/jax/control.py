@@ -49,7 +49,10 @@ class Inlined(Rule):
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         params = operation.params
         inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
-        return interpret_closed(closed(inner), operands)
+        function = closed(inner)
+        # What `held` waits for comes last, and is not read.
+        results = interpret_closed(function, operands[: len(function.in_avals)])
+        return results if operation.several else results[0]
 
 
 def checkpointed(operation: Operation, operands: Sequence[Any]) -> Any:

@@ -123,7 +123,7 @@ class CustomVjp(Rule):
         name = f"the custom_vjp function {private.name_of(inner.jaxpr)}"
         try:
             return general(operation, operands, name, by_pullback, of_pullback)
-        except ValueError as error:  # a loop of any length has no reverse mode in JAX
+        except _NO_REVERSE_MODE as error:  # of a loop of any length, in JAX
             report_inside(name, error)
             try:
                 found = interpret_closed(inner, operands)
@@ -149,6 +149,9 @@ def linear_call(operation: Operation, operands: Sequence[Any]) -> Any:
 
 
 _INSIDE = ("call_jaxpr", "fun_jaxpr")  # as versions of JAX call it
+
+_NO_REVERSE_MODE = (ValueError, TypeError) if jax.__version_info__ < (0, 9) else (ValueError,)
+"""What JAX raises; 0.8 stumbles on its way to the message, under vmap."""
 
 
 def of_jvp(function: Callable[..., Any], points: Sequence[Any]) -> Any:

@@ -69,6 +69,9 @@ def static(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
+attempted = static
+
+
 def whole(*functions: Callable[..., Any]) -> None:
     """JAX traces all of a function."""
 

@@ -2,14 +2,21 @@
 
 On a CPU XLA's reduction is not used, for two reasons. Over a leading axis it is up to 100 times
 slower than additions (of those, more than eight rows that are read side by side evict each other:
-hence halves). And where it fuses with others it may be wrong: from jaxlib 0.10 to 0.12, a reduction
-of arrays that are all broadcast along an axis that stays, as constant weights make them, reads
-memory that is not there. For s of shape (32, 16, 2, 1) and x (16, 2):
+hence halves). And from jaxlib 0.10 to 0.12 it gathers products, matrix products and other
+reductions around it into one kernel (a fusion of kind `__ynn_fusion`), which needs little memory
+and may be wrong. It reads memory that is not there where what is summed is broadcast along an axis
+that stays, as constant weights make it, for s of shape (32, 16, 2, 1) and x (16, 2):
 
     jax.jit(lambda s, x: (s * (x[..., None] * jnp.ones((2, 64)))).sum(1))
 
-Additions, and over a last axis products with ones, are no reductions to XLA. On other devices the
-sum is XLA's reduction.
+and where a matrix product in it has a matrix of equal entries, for y of shape (16, 50, 64):
+
+    jax.jit(lambda y: ((y @ jnp.full((64, 64), 0.3)) ** 2).sum(1))
+
+The second is Σ_i (∂_i u)² as Laplacians have it. No form of the sum mends it, and whether entries
+are equal is known only after XLA has folded constants, for a caller may pass them. Additions, and
+over a last axis products with ones, gather nothing around them. On other devices the sum is XLA's
+reduction.
 
 A primitive keeps the sum in one piece: its transpose is one broadcast, where each of the slices
 would become a padded array, and jets and the pass know it for the sum that it is.

@@ -89,7 +89,18 @@ def mapped(function: Callable[..., Any], *stacks: Any) -> Any:
         return jax.tree.map(lambda *rows: jnp.stack(rows), *found)
 
 
-class Joined(Jet):
+class Remembering(Jet):
+    """A jet that remembers how it was made; what is made of it does not."""
+
+    def __init__(self, whole: Jet) -> None:
+        super().__init__(whole.algebra, whole.level, whole.primal, whole.stored)
+
+    def like(self, primal: Any, blocks: Sequence[Block]) -> Jet:
+        """Another jet of the same algebra and level."""
+        return Jet(self.algebra, self.level, primal, blocks)
+
+
+class Joined(Remembering):
     """What several arrays and jets are, joined along an axis, for whoever takes them apart again.
 
     A product that sums over the axis is the sum of those of the operands, and of these each may
@@ -98,24 +109,26 @@ class Joined(Jet):
     """
 
     def __init__(self, whole: Jet, axis: int, operands: Sequence[Any]) -> None:
-        super().__init__(whole.algebra, whole.level, whole.primal, whole.stored)
+        super().__init__(whole)
         self.axis, self.operands = axis, tuple(operands)
 
 
 # ------------------------------------------------------------------ jets as pytrees
 
 
-def _flatten(x: Jet) -> tuple[tuple[Any, Any], tuple[JetAlgebra, int]]:
+def flatten_jet(x: Jet) -> tuple[tuple[Any, Any], tuple[JetAlgebra, int]]:
+    """Its arrays, and what is static."""
     return (x.primal, x.stored), (x.algebra, x.level)
 
 
-def _unflatten(static: tuple[JetAlgebra, int], children: Any) -> Jet:
+def unflatten_jet(static: tuple[JetAlgebra, int], children: Any) -> Jet:
+    """The reverse; what a jet remembers beside them is lost."""
     return Jet(*static, *children)
 
 
 # A jet enters loops, branches, maps and checkpoints as the pytree of its arrays.
-jax.tree_util.register_pytree_node(Jet, _flatten, _unflatten)
-jax.tree_util.register_pytree_node(Joined, _flatten, _unflatten)
+jax.tree_util.register_pytree_node(Jet, flatten_jet, unflatten_jet)
+jax.tree_util.register_pytree_node(Joined, flatten_jet, unflatten_jet)
 
 
 def _flatten_structured(x: Structured) -> tuple[Any, Any]:

@@ -29,10 +29,12 @@ from ..core.structure import (
     dense,
     gathered,
     indices,
+    owners_at,
     parts,
     placed,
     rows_of,
     settle,
+    staying,
     together,
 )
 from . import arrays as XP
@@ -156,14 +158,14 @@ class Map:
         """Where the axis of a piece lies in each result, None if it is lost."""
         axis, owners, _ = piece
         if axis is None:
-            return [Placed(None, np.zeros(1, int))] * len(self.operation.results)
+            return [staying(None)] * len(self.operation.results)
         k = self.places[position]
         before, after = jnp.shape(self.plain[k]), self.operation.results[0].shape
         action = self._action()
         if action is not None:
             there = moved(action, k, axis, before, after)
             if there is not None:
-                return [Placed(there, np.arange(owners.length))] * len(self.operation.results)
+                return [staying(there, owners.length)] * len(self.operation.results)
             if isinstance(action, Summed):
                 return None
         rearrange = REARRANGED.get(self.operation.name)
@@ -214,9 +216,9 @@ def _sort(groups: list[_Group], position: int, piece: Piece, where: list[Placed]
     if not plain:
         groups.append(_Group(slots, piece.owners, where, {position: piece.block}))
         return
-    axis, owners = where[0].axis, piece.owners.at(where[0].places.ravel())
+    axis, owners = where[0].axis, owners_at(piece.owners, where[0].places)
     new = Piece(axis, owners, None)
-    straight = [Placed(axis, np.arange(owners.length))]
+    straight = [staying(axis, owners.length)]
     for group in groups:
         if position in group.members or len(group.where) != 1 or group.where[0].beside:
             continue
@@ -367,8 +369,10 @@ REARRANGED: dict[str, Rearrange] = {
     "scatter_add": _added,
     "slice": _cut,
     "split": _split,
+    "stack": _executed,
     "squeeze": _reshaped,
     "tile": _executed,
+    "unstack": _executed,
 }
 """Primitives that move entries to other places."""
 

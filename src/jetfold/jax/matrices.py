@@ -16,6 +16,7 @@ from ..core import arithmetic, matrices
 from ..core.algebra import JetAlgebra
 from ..core.arithmetic import RowByRow
 from ..core.jet import Jet, add, nilpotent_product, product, solve_by_degrees
+from ..core.structure import Structured, dense
 from . import arrays as XP
 from .general import general
 from .interpreter import Operation, call, interpret_closed
@@ -26,6 +27,7 @@ from .jets import (
     is_complex,
     jet,
     mapped,
+    stored_of,
     value,
     values,
     zeros,
@@ -370,31 +372,71 @@ def normalized(v: Any, like: Any) -> Any:
 
 
 def custom_linear_solve(operation: Operation, operands: Sequence[Any]) -> Any:
-    """x with A x = b, degree by degree: A_0 x_m = b_m − (A x)_m, with x_m = 0 in A x."""
+    """x with A x = b, degree by degree: A_0 x_m = b_m − (A x)_m, with x_m = 0 in A x.
+
+    Where A is a matrix, that is by A_0⁻¹ if the right-hand side has structure.
+    """
     lengths, jaxprs = operation.params["const_lengths"], operation.params["jaxprs"]
     counts = [lengths.matvec, lengths.vecmat, lengths.solve, lengths.transpose_solve]
     starts = [sum(counts[:k]) for k in range(5)]
     matrix = operands[starts[0] : starts[1]]
     right = operands[starts[4] :]
     algebra = algebra_of(operands)
+    order = algebra.order
     plain = [value(x) for x in operands[: starts[4]]]
     x0 = operation(*plain, *values(right))
     known: list[list[Any]] = [[] for _ in right]
-    for m in range(algebra.order):
-        empty = [None] * (algebra.order - m)
+    for m in range(order):
+        empty = [None] * (order - m)
         guess = [jet(algebra, x, [*k, *empty]) for x, k in zip(x0, known, strict=True)]
         product = interpret_closed(jaxprs.matvec, [*matrix, *guess])
         rest = [
-            matrices.minus(expanded(b, algebra.order)[m], expanded(ax, algebra.order)[m])
+            matrices.minus(stored_of(b, order)[m], stored_of(ax, order)[m])
             for b, ax in zip(right, product, strict=True)
         ]
         if all(r is None for r in rest):
             for k in known:
                 k.append(None)
             continue
+        if len(rest) == 1 and isinstance(rest[0], Structured) and is_matrix(jaxprs.matvec):
+            inverse = jnp.linalg.inv(plain[starts[0]])
+            of_degree = jet(algebra, x0[0], [rest[0] if k == m else None for k in range(order)])
+            solved = interpret_closed(jaxprs.matvec, [inverse, of_degree])
+            known[0].append(solved[0].stored[m])
+            continue
         size = algebra.sizes[m + 1]
-        stacks = [zeros(size, b) if r is None else r for b, r in zip(right, rest, strict=True)]
+        stacks = [
+            zeros(size, b)
+            if r is None
+            else jnp.broadcast_to(dense(r), (size, *jnp.shape(value(b))))
+            for b, r in zip(right, rest, strict=True)
+        ]
         solved = jax.vmap(lambda *b: operation(*plain, *b))(*stacks)
         for k, block in zip(known, solved, strict=True):
             k.append(block)
     return [jet(algebra, x, k) for x, k in zip(x0, known, strict=True)]
+
+
+def is_matrix(matvec: Any) -> bool:
+    """Whether x ↦ A x is one product of A's last two axes with x, as `jnp.linalg.solve` has it.
+
+    A⁻¹ can then stand for A.
+    """
+    jaxpr = matvec.jaxpr
+    if len(jaxpr.invars) != 2 or [e.primitive.name for e in jaxpr.eqns[:1]] != ["dot_general"]:
+        return False
+    (a, x), contraction = jaxpr.invars, jaxpr.eqns[0]
+    n = a.aval.ndim
+    (of_a, of_x), (batch_a, batch_x) = contraction.params["dimension_numbers"]
+    batch = tuple(range(n - 2))
+    if contraction.invars != [a, x] or (of_a, batch_a, batch_x) != ((n - 1,), batch, batch):
+        return False
+    # Where the axes of x come to lie: of its batch, the row of A in place of that which is summed
+    # over, and the others.
+    axes = [*batch, *of_x, *(k for k in range(x.aval.ndim) if k not in (*batch, *of_x))]
+    out = contraction.outvars
+    for moved in jaxpr.eqns[1:]:
+        if moved.primitive.name != "transpose" or moved.invars != out:
+            return False
+        axes, out = [axes[k] for k in moved.params["permutation"]], moved.outvars
+    return bool(jaxpr.outvars == out and axes == sorted(axes))

@@ -26,6 +26,8 @@ from ..core.jet import Jet, add, product
 from ..core.structure import Named, Structured, one_sided, parts
 from . import arrays as XP
 from . import axes
+from .composition import Composed, Composition, is_plain, kept, times_array, times_matrix
+from .flat import by_matrix
 from .general import differentiated, entrywise, general, places_of_jets, pushforward
 from .interpreter import Operation, Rule, call
 from .jets import (
@@ -326,29 +328,65 @@ class Contraction(RowByRow):
         """The names of the axes."""
         sides = [jax.ShapeDtypeStruct(shape, float) for shape in self.shapes]
         found = axes.contraction(self.operation.params, sides, None)
-        return Named(self, found.left, found.right, found.out, lambda name: Kept(found, name, self))
+        lengths = dict(zip(found.left, self.shapes[0], strict=True))
+        lengths |= zip(found.right, self.shapes[1], strict=True)
+        return _named(self, found, lengths, self.options)
 
 
-class Kept(RowByRow):
-    """A contraction that keeps one axis, as the first of the result, instead of summing over it."""
+class _OfNames(RowByRow):
+    """The contraction of two operands whose axes have names, of any rows that broadcast."""
 
-    def __init__(self, names: Contracted, kept: str, of: Contraction) -> None:
-        letter = {name: chr(ord("a") + k) for k, name in enumerate({*names.left, *names.right})}
+    def __init__(self, names: Contracted, lengths: Mapping[str, int], options: Mapping[str, Any]):
+        letter = {name: chr(ord("a") + k) for k, name in enumerate(lengths)}
         left, right, out = (
-            "".join(map(letter.__getitem__, side))
-            for side in (names.left, names.right, (kept, *names.out))
+            "".join(map(letter.__getitem__, side)) for side in (names.left, names.right, names.out)
         )
-        spec = f"{left},{right}->{out}"
-        super().__init__(lambda u, v: jnp.einsum(spec, u, v, **of.options), XP)
-        self.of = of
+        self.einsum = partial(jnp.einsum, **options)
+        super().__init__(partial(self.einsum, f"{left},{right}->{out}"), XP)
+        self.summed = f"Z{left},Z{right}->{out}"
+        shared = {*names.left} & {*names.right}
+        self.needed = [
+            [lengths[name] if name in shared else None for name in side]
+            for side in (names.left, names.right)
+        ]
 
     def value_block(self, u: Any, v: Any) -> Any:
         """u · v[b]."""
-        return super().value_block(u, self.of.full(v, 1))
+        return super().value_block(u, self.full(v, 1))
 
     def block_value(self, u: Any, v: Any) -> Any:
         """u[a] · v."""
-        return super().block_value(self.of.full(u, 0), v)
+        return super().block_value(self.full(u, 0), v)
+
+    def blocks(self, u: Any, v: Any) -> Any:
+        """u[a] · v[a]."""
+        return super().blocks(self.full(u, 0), self.full(v, 1))
+
+    def contract(self, u: Any, v: Any) -> Any:
+        """Σ_a u[a] · v[a]."""
+        return self.einsum(self.summed, self.full(u, 0), self.full(v, 1))
+
+    def full(self, rows: Any, side: int) -> Any:
+        """Rows whose axes are whole where both operands have them."""
+        axes = zip(self.needed[side], rows.shape[1:], strict=True)
+        return jnp.broadcast_to(rows, (rows.shape[0], *(m if n is None else n for n, m in axes)))
+
+
+def _named(
+    kind: Any, names: Contracted, lengths: Mapping[str, int], options: Mapping[str, Any]
+) -> Named:
+    """A map that is the contraction of these names."""
+    left, right, out = names.left, names.right, names.out
+
+    def keeping(name: str) -> _OfNames:
+        return _OfNames(Contracted(left, right, (name, *out)), lengths, options)
+
+    def sharing(name: str, to_right: bool) -> Named:
+        both = (left, (name, *right)) if to_right else ((name, *left), right)
+        shared = Contracted(*both, out)
+        return _named(_OfNames(shared, lengths, options), shared, lengths, options)
+
+    return Named(kind, left, right, out, keeping, sharing)
 
 
 @dataclass(frozen=True)
@@ -382,6 +420,14 @@ class DotGeneral(Rule):
             return jet(algebra, out[0], out[1:])
         left = isinstance(u, Jet)
         x: Jet = u if left else v
+        if isinstance(x, Composed):
+            array = v if left else u
+            factor = _Factor(operation, x, array, left)
+            if factor.flat:
+                out = times_matrix(x, array, **factor.kind.options)
+            else:
+                out = times_array(x, array, partial(_each_block, operation, x, left))
+            return jet(x.algebra, out[0], out[1:])
         blocks: list[Block] = [None] * x.algebra.order
         for jets, arrays in _apart(x, v if left else u, operation, left):
             factor = _Factor(operation, jets, arrays, left)
@@ -390,6 +436,16 @@ class DotGeneral(Rule):
                 for total, b in zip(blocks, jets.stored, strict=True)
             ]
         return jet(x.algebra, operation(*values(operands)), blocks)
+
+
+def _each_block(
+    operation: Operation, x: Jet, left: bool, blocks: Sequence[Block], array: Any
+) -> list[Block]:
+    """A contraction with an array, of [value, block 1, …]."""
+    factor = _Factor(operation, x, array, left)
+    operands = (blocks[0], array) if left else (array, blocks[0])
+    value = None if blocks[0] is None else operation(*operands)
+    return [value, *(None if b is None else factor(b) for b in blocks[1:])]
 
 
 class _Factor:
@@ -406,6 +462,8 @@ class _Factor:
             (own, axes[1]) if left else (axes[0], own)
             for own, axes in zip(shifted, (contracted, batch), strict=True)
         )
+        along = (((x.primal.ndim,), (0,)), ((), ()))
+        self.flat = left and jnp.ndim(array) == 2 and self.dimensions == along
         # The rows are a free axis, behind the batch axes and, on the right, those free on the left.
         self.rows = len(batch[0]) if left else jnp.ndim(array) - len(contracted[0])
 
@@ -422,6 +480,8 @@ class _Factor:
         pairs = enumerate(zip(self.x.primal.shape, b.shape[1:], strict=True))
         shape = [n if k in self.needed else m for k, (n, m) in pairs]
         b = jnp.broadcast_to(b, (b.shape[0], *shape))
+        if self.flat:
+            return by_matrix(b, self.array, **self.kind.options)
         operands = (b, self.array) if self.left else (self.array, b)
         found = lax.dot_general(*operands, self.dimensions, **self.kind.options)
         return jnp.moveaxis(found, self.rows, 0)
@@ -488,7 +548,14 @@ class Elementwise(Rule):
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         (x,) = operands
         used = {k: operation.params[theirs] for k, theirs in self.parameters.items()}
-        return composed(x, operation(x.primal), partial(self.tower, **used))
+        tower = partial(self.tower, **used)
+        u = coefficients(x, x.algebra.order)
+        if not is_plain(u):
+            return composed(x, operation(x.primal), tower)
+        of = Composition(x.algebra, tower)
+        out = kept(of, operation(x.primal), u)
+        found = jet(x.algebra, out[0], out[1:])
+        return Composed(found, of, u) if isinstance(found, Jet) else found
 
 
 def composed(x: Jet, y: Any, tower: Callable[..., list[Any]]) -> Any:

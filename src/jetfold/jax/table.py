@@ -17,7 +17,9 @@ from ..core import arithmetic, towers
 from . import axes, reducers
 from .control import Inlined, checkpointed, conditional, scan, shard_map, while_loop
 from .custom import CustomJvp, CustomVjp, linear_call
+from .flat import by_matrix_p
 from .halves import sum_of_rows_p
+from .held import held_p, repeated_p, ruled_p
 from .interpreter import RULES, Rule
 from .matrices import (
     cholesky,
@@ -187,30 +189,30 @@ TABLE: dict[str, Rule] = {
     "copy": Unchanged(entrywise=True, axes=axes.Together(0)),
     "copy_p": Unchanged(entrywise=True, axes=axes.Together(0)),
     "cumsum": Linear(0, axes=axes.Along(axes.running)),
-    "device_put": Linear(),
+    "device_put": Linear(entrywise=True),
     "dynamic_slice": Linear(0, axes=axes.Along(axes.windowed)),
     "dynamic_update_slice": Linear(0, 1),
     "expand_dims": Linear(0, axes=axes.reshaping),
     "fft": Linear(0, axes=axes.Along(axes.transformed)),
     "gather": Gather(axes=axes.gathering),
     "imag": Linear(0, entrywise=True, axes=axes.Together(0)),
-    "mesh_cast": Linear(),
-    "name": Linear(),
+    "mesh_cast": Linear(entrywise=True),
+    "name": Linear(entrywise=True),
     "optimization_barrier": Unchanged(),
     "pad": Linear(0, 1, axes=axes.Along(axes.padded)),
-    "pbroadcast": Linear(),
+    "pbroadcast": Linear(entrywise=True),
     "ppermute": Linear(0),
     "psum": Linear(),
     "psum2": Linear(),
     "psum_invariant": Linear(),
-    "pvary": Linear(),
+    "pvary": Linear(entrywise=True),
     "real": Linear(0, entrywise=True, axes=axes.Together(0)),
     "reduce_precision": Linear(entrywise=True),
     "reduce_scatter": Linear(0),
     "reduce_sum": Linear(0, axes=axes.reduction),
     "reduce_window_sum": Linear(0),
     "reshape": Linear(0, axes=axes.reshaping),
-    "reshard": Linear(),
+    "reshard": Linear(entrywise=True),
     "rev": Linear(0, axes=axes.Along(axes.reversed)),
     "scatter": Scatter(),
     "scatter-add": Linear(0, 2),
@@ -218,7 +220,7 @@ TABLE: dict[str, Rule] = {
     "scatter_add": Linear(0, 2),
     "scatter_sub": Linear(0, 2),
     "select_n": Linear(*range(1, 64), entrywise=True, axes=axes.selection),
-    "sharding_constraint": Linear(),
+    "sharding_constraint": Linear(entrywise=True),
     "slice": Linear(0, axes=axes.Along(axes.cut)),
     "split": Linear(0),
     "squeeze": Linear(0, axes=axes.reshaping),
@@ -322,6 +324,10 @@ OWN: dict[Primitive, Rule] = {
     registered_p: Own(on_registered),
     sum_of_rows_p: Linear(0, axes=axes.sum_of_rows),
     forward_only_p: Linear(0, axes=axes.Together(0), entrywise=True),
+    by_matrix_p: Inlined(),
+    held_p: Inlined(),
+    repeated_p: Linear(0),
+    ruled_p: Inlined(),
 }
 """Those of jetfold itself: they are recognised by identity, for a user's may have any name."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..core.jet import Jet
+from . import private
 
 exp, log, sqrt = torch.exp, torch.log, torch.sqrt
 sin, cos, tan = torch.sin, torch.cos, torch.tan
@@ -155,8 +156,17 @@ def place_rows(block: Any, positions: Sequence[int], size: int) -> Any:
 
 
 def mask(here: Any, like: Any) -> Any:
-    """A NumPy array of booleans."""
-    return torch.from_numpy(np.array(here)).to(like.device)
+    """A static table of booleans."""
+    if torch.compiler.is_dynamo_compiling():
+        return _constant(here, like.device)
+    return torch.from_numpy(np.array(here.array)).to(like.device)
+
+
+@torch.compiler.assume_constant_result
+def _constant(table: Any, device: Any) -> Any:
+    """A table in a program that is traced, whatever transform is running."""
+    with private.constants():
+        return torch.from_numpy(np.array(table.array)).to(device)
 
 
 def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = ()) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,8 +52,8 @@ class Selection(Rule):
             rows = torch.take_along_dim(rows.expand((rows.shape[0], *shape)), kept, at + 1)
             return [rows.squeeze(at + 1) if gone else rows]
 
-        def where(axis: int, owners: Owners) -> list[Placed] | None:
-            return None if axis == at else structured.same(axis - (gone and axis > at), owners)
+        def where(axis: int, owners: Owners) -> Sequence[Placed] | None:
+            return None if axis == at else structured.same(axis - int(gone and axis > at), owners)
 
         blocks: list[Block] = []
         for b in jet.stored:
@@ -63,6 +63,9 @@ class Selection(Rule):
                 b = act(b)[0]
             blocks.append(b)
         return ValuesIndices(jet.like(primal, blocks), indices)
+
+
+_ALONG = Selection("dim", "keepdim")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Extreme(Rule):
         if self.of_two is not None and is_tensor(other):
             return self.of_two(args[0], other)
         if len(args) > 1 or kwargs:
-            return Selection("dim", "keepdim")(level, func, args, kwargs)
+            return _ALONG(level, func, args, kwargs)
         flat = args[0].reshape(-1)
         return torch.index_select(flat, 0, call(func, flat.detach(), 0)[1].reshape(1)).squeeze(0)
 
@@ -163,20 +166,22 @@ class Indexed(Rule):
         blocks: list[Block] = []
         for b in jet.stored:
             if type(b) is Structured:
-                b = self.of_structured(b, entries, shape, primal.ndim)
+                b = self.of_structured(b, index, entries, shape, primal.ndim)
             elif b is not None:
                 b = index_past(b, entries, shape)
             blocks.append(b)
         return jet.like(primal, blocks)
 
-    def of_structured(self, block: Any, entries: Any, shape: Any, ndim: int) -> Block:
+    def of_structured(self, block: Any, index: Any, entries: Any, shape: Any, ndim: int) -> Block:
         """The entries of a structured block."""
-
-        def on_values(x: Any) -> Any:
-            return index_past(x.unsqueeze(0), entries, shape)[0]
 
         def act(rows: Any) -> Any:
             return [index_past(rows, entries, shape)]
 
-        where = structured.moved(shape, on_values, entries, Indexed)
+        given = index if isinstance(index, tuple) else (index,)
+        where = structured.moved(shape, _entries, (), given)
         return structured.linear(block, [ndim], act, where)[0]
+
+
+def _entries(x: Any, *index: Any) -> Any:
+    return index_past(x.unsqueeze(0), explicit_index(index, x.ndim), x.shape)[0]

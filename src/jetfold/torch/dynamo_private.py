@@ -5,9 +5,11 @@ Held against PyTorch 2.11 to 2.15. Each entry says what fails where PyTorch take
 
 from __future__ import annotations
 
+import itertools
 import operator
 import types
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -18,34 +20,42 @@ from torch._C._dynamo.eval_frame import (
 )
 from torch._dynamo.callback import callback_handler
 
-from .private import ORIGINALS, TRANSFORMS, Switch
+from ..core.structure import Structured
+from .private import ORIGINALS, TRANSFORMS, Switch, constants, innermost
 
 
 def take_any_constants() -> None:
     """Have Dynamo give objects of any class to functions of jetfold that `assume_constant_result`.
 
-    As it does since PyTorch 2.12. Without it 2.11 compiles no operator: what operators are made of
-    is "not a constant" there.
+    As it does since PyTorch 2.12, but for what such functions gave. Without it 2.11 compiles no
+    operator: what operators are made of is "not a constant" there; and where blocks have structure
+    (`core.structure`) none compiles with any version.
     """
-    if not torch.__version__.startswith("2.11."):
-        return
+    from torch._dynamo.source import is_constant_source
     from torch._dynamo.variables import functions
     from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
 
     original = functions.invoke_and_store_as_constant
-    package = __name__.partition(".")[0] + "."
+    package, count = __name__.partition(".")[0] + ".", itertools.count()
+    oldest = torch.__version__.startswith("2.11.")
 
     def constant(x: Any) -> Any:
         x = x.realize()
         if not isinstance(x, UserDefinedObjectVariable):
             return x
-        found = x.guard_as_python_constant() if x.source else x.value
+        if x.source and is_constant_source(x.source):
+            found = x.value
+        elif oldest:
+            found = x.guard_as_python_constant() if x.source else x.value
+        else:
+            return x
         return types.SimpleNamespace(is_tensor=lambda: False, as_python_constant=lambda: found)
 
     def invoke(tx: Any, fn: Any, name: str, args: Any, kwargs: Any) -> Any:
         if fn.__module__.startswith(package):
             args = [constant(x) for x in args]
             kwargs = {k: constant(x) for k, x in kwargs.items()}
+            name = f"{name}_{next(count)}"  # of tensors, which no two may have
         return original(tx, fn, name, args, kwargs)
 
     functions.invoke_and_store_as_constant = invoke
@@ -61,6 +71,24 @@ def take_whole(function: Callable[..., Any]) -> None:
 
 
 _ALONE = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
+
+
+@torch.compiler.assume_constant_result
+def attempted(function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args), a constant to Dynamo; None where it does not know the arguments.
+
+    They are numbers and the like, without symbolic ones, functions, or objects of its global
+    variables.
+    """
+    return function(*args)
+
+
+def entries(x: Any) -> int:
+    """How many entries a tensor has inside of all transforms of torch.func.
+
+    To Dynamo that is a number, which stands for itself in later calls with other numbers of points.
+    """
+    return int(innermost(x).numel())
 
 
 _NAMES = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
@@ -90,8 +118,8 @@ def operators_are_methods(
     `jet @ tensor` as `tensor @ jet`, and `jet += tensor` as `jet = tensor + jet`, which no view of
     the jet sees; `jet @ jet` it does not know. It asks neither methods of the class nor polyfills
     first (`BuiltinVariable._handle_insert_op_in_graph`), so the function that it calls for
-    operators is replaced for as long as it traces jets. Nor does it look into tuples for them, as
-    it does into lists: `torch.cat((x, y))`.
+    operators is replaced for as long as it traces jets; for those of structured blocks too. Nor
+    does it look into tuples for them, as it does into lists: `torch.cat((x, y))`.
     """
     from torch._dynamo.variables import torch_function
     from torch._dynamo.variables.builtin import BuiltinVariable
@@ -104,16 +132,16 @@ def operators_are_methods(
     if getattr(BuiltinVariable.call_function, "of", None) is cls:
         return
 
-    def belongs(variable: Any) -> bool:
+    def belongs(variable: Any, kinds: Any = cls) -> bool:
         return isinstance(variable, UserDefinedObjectVariable) and issubclass(
-            variable.python_type(), cls
+            variable.python_type(), kinds
         )
 
     def call_builtin(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         if len(args) == 2 and not kwargs:
-            if self.fn in LEFT and belongs(args[0]):
+            if self.fn in LEFT and belongs(args[0], (cls, Structured)):
                 return args[0].call_method(tx, LEFT[self.fn], [args[1]], {})
-            if self.fn in RIGHT and belongs(args[1]):
+            if self.fn in RIGHT and belongs(args[1], (cls, Structured)):
                 return args[1].call_method(tx, RIGHT[self.fn], [args[0]], {})
             if self.fn is isinstance and belongs(args[0]) and _names_tensors(args[1]):
                 return ConstantVariable.create(True)
@@ -137,6 +165,12 @@ def operators_are_methods(
         result = original(self, tx, name, args, kwargs)
         return _constant(tx, result) if is_made(name) else result
 
+    def set_item(original: Any, self: Any, tx: Any, key: Any, value: Any) -> Any:
+        if belongs(value):
+            written = BuiltinVariable(operator.setitem)
+            return torch_function.dispatch_torch_function(tx, written, [self, key, value], {})
+        return original(self, tx, key, value)
+
     def leaves(original: Any, variables: Any) -> list[Any]:
         return [
             leaf
@@ -153,6 +187,8 @@ def operators_are_methods(
         _trace_transforms(handlers, cls),
         _replaced(TensorVariable, "call_method", call_method, cls),
     ]
+    if hasattr(TensorVariable, "mp_ass_subscript_impl"):  # PyTorch 2.15 asks nobody else
+        undo.append(_replaced(TensorVariable, "mp_ass_subscript_impl", set_item, cls))
 
     until_compiled(*undo)
 
@@ -298,18 +334,110 @@ def refuse_functions(cls: type) -> Callable[[], None]:
     return _replaced(AutogradFunctionVariable, "call_apply", call_apply, cls)
 
 
+def _entries(variable: Any) -> int:
+    """Of the tensor that Dynamo traces with, symbolic lengths as they are in this call."""
+    x = innermost(variable.realize().as_proxy().node.meta["example_value"])
+    return prod(n if isinstance(n, int) else n.node.hint or 0 for n in x.shape)
+
+
+def _is_known(variable: Any) -> bool:
+    """Whether Dynamo knows what a variable stands for, whatever the function is called with."""
+    from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
+
+    variable = variable.realize()
+    if variable.is_tensor():
+        known = _is_computed_from_numbers(variable.as_proxy().node)
+        if known:
+            with constants():
+                variable.get_real_value()  # which is kept
+        return known
+    if isinstance(variable, UserDefinedObjectVariable):
+        return variable.source is not None or variable.is_python_constant()
+    return bool(variable.is_python_constant())
+
+
+_MADE = """
+tensor as_tensor array asarray arange triu_indices tril_indices full zeros ones getitem __getitem__
+unbind to long int contiguous clone reshape view flatten ravel expand broadcast_to squeeze unsqueeze
+flip roll transpose permute movedim repeat_interleave repeat cat stack concatenate nonzero add sub
+mul remainder floordiv eq ne lt le gt ge
+"""
+"""Functions by which indices are made, all of which always give the same."""
+
+
+def _is_computed_from_numbers(node: Any) -> bool:
+    """Whether a node of a graph is made of numbers by functions that always give the same, and
+    nothing was written into it."""
+    made, nodes = set(), [node]
+    while nodes:
+        one = nodes.pop()
+        if one not in made:
+            if _name(one) not in _MADE.split() or "out" in one.kwargs:
+                return False
+            made.add(one)
+            nodes.extend(one.all_input_nodes)
+    return not any(made & _before(other) for other in node.graph.nodes if _may_write(other))
+
+
+def _before(node: Any) -> set[Any]:
+    """All nodes from which a node is computed."""
+    found, nodes = set(), [node]
+    while nodes:
+        for one in nodes.pop().all_input_nodes:
+            if one not in found:
+                found.add(one)
+                nodes.append(one)
+    return found
+
+
+def _name(node: Any) -> str:
+    """The name of the method, or of the function of PyTorch or NumPy, that a node calls."""
+    if node.op == "call_method":
+        return str(node.target)
+    function = node.target
+    plain = isinstance(function, (types.BuiltinFunctionType, types.FunctionType))
+    if node.op != "call_function" or not (plain or type(function).__module__.startswith(_OWN)):
+        return ""
+    if (getattr(function, "__module__", "") or "torch").partition(".")[0] not in _FAMILIAR:
+        return ""
+    return str(getattr(function, "__name__", "")).removeprefix("wrapped_")  # those of NumPy
+
+
+_OWN = "torch._dynamo."
+_FAMILIAR = ("torch", "_operator")
+
+
+def _may_write(node: Any) -> bool:
+    """Whether a node may call what writes into its arguments."""
+    if node.op in ("placeholder", "get_attr", "output"):
+        return False
+    name = _name(node)
+    return (
+        not name
+        or (name.endswith("_") and not name.endswith("__"))
+        or name.strip("_") in ("setitem", *[f"i{name}" for name in _NAMES])
+        or "out" in node.kwargs
+        or any(x is True for x in (*node.args, node.kwargs.get("inplace")))
+    )
+
+
 def _trace_transforms(handlers: dict[str, Callable[..., Any]], cls: type) -> Callable[[], None]:
     """Have Dynamo trace handler(original, *args) for the functions of `TRANSFORMS`.
 
     As `transforms_through` does where functions run; a replaced attribute of a module would be a
     guard that fails afterwards. Returns what undoes it.
     """
+    from torch._dynamo.variables.constant import ConstantVariable
     from torch._dynamo.variables.functions import UserFunctionVariable
 
     functions = {name: getattr(module, name) for name, module in TRANSFORMS.items()}
     by_function = {ORIGINALS.get(name, f): handlers[name] for name, f in functions.items()}
 
     def call_function(original: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if self.fn is entries:
+            return ConstantVariable.create(_entries(args[0]))
+        if self.fn is attempted and not all(map(_is_known, args)):
+            return ConstantVariable.create(None)
         handler = by_function.get(self.fn)
         if handler is None or getattr(self, "is_original", False):
             return original(self, tx, args, kwargs)

@@ -23,7 +23,7 @@ from ..core.jet import Jet
 from . import private
 from .arguments import is_jet, transpose, values
 from .arithmetic import Power, Product, Quotient, Sum
-from .products import Affine, Bilinear, Convolution, Einsum, StackedMatmul
+from .products import Affine, Bilinear, Convolution, Einsum, Matmul, StackedMatmul
 from .rules import Constant, Copied, Elementwise, Joined, Total
 from .table import NAMES, RULES, words
 
@@ -47,10 +47,14 @@ def _functions(*kinds: type) -> frozenset[Callable[..., Any]]:
     return frozenset(f for f, key in NAMES.items() if isinstance(RULES[key], kinds))
 
 
+_OTHERS = words(
+    "mv dot vdot inner outer ger addmm addmv addbmm baddbmm addr tensordot linalg.multi_dot "
+    "neg negative __neg__ rsub __rsub__ cross linalg.cross"
+)
 COMPUTED = _functions(
     Sum, Product, Quotient, Power, Elementwise,
-    Affine, Bilinear, Convolution, Einsum, StackedMatmul, Total, Joined,
-)  # fmt: skip
+    Affine, Bilinear, Convolution, Einsum, Matmul, StackedMatmul, Total, Joined,
+) | {f for f, key in NAMES.items() if key in _OTHERS}  # fmt: skip
 MADE = _functions(Constant, Copied) | {getattr(torch, name) for name in _FACTORIES}
 
 

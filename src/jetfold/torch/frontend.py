@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import warn
 from ..core.arrays import Arrays
+from ..core.structure import STATIC
 from . import (
     arrays,
     dynamo_private,
@@ -71,12 +73,17 @@ def check_point(name: str, point: Any, batch_dims: int) -> None:
 
 
 dynamo_private.take_any_constants()
+for _function in STATIC:
+    torch.compiler.assume_constant_result(_function)
 
 
 @torch.compiler.assume_constant_result
 def static(function: Callable[..., Any], *args: Any) -> Any:
     """function(*args), a constant to torch.compile."""
     return function(*[_MADE[arg[1]] if _is_token(arg) else arg for arg in args])
+
+
+attempted = dynamo_private.attempted
 
 
 @torch.compiler.assume_constant_result
@@ -183,15 +190,14 @@ the place of one."""
 def structured(point: Any, rows: int) -> bool:
     """Whether blocks of so many rows at this point may be structured, which pays for large ones.
 
-    Not where a program is traced.
+    Not where a program is traced but by torch.compile.
     """
-    if torch.compiler.is_compiling():
-        return False
     while isinstance(point, Jet):
         point = point.primal
-    point = private.innermost(point)
     fewest = FEWEST["cpu" if point.is_cpu else "cuda"]
-    return rows * point.numel() >= fewest and not private.is_traced(point)
+    if rows * dynamo_private.entries(point) < fewest:
+        return False
+    return torch.compiler.is_dynamo_compiling() or not private.is_traced(private.innermost(point))
 
 
 def new_level(batch_dims: int = 0) -> AbstractContextManager[int]:
@@ -334,6 +340,8 @@ def recomputed(step: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
         except RuntimeError as error:
             if not private.refused_hooks(error):
                 raise
+            # PyTorch 2.11 has the hooks on for as long as the frames of the checkpoint live.
+            traceback.clear_frames(error.__traceback__)
             return step(start, count)
 
     return run

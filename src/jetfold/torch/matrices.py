@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 from ..core import matrices, towers
 from . import arrays as XP
-from .arguments import elements, first_jet, full, named, second
+from .arguments import elements, first_jet, full, is_jet, named, second, whole
 from .decompositions.products import SignLogabsdet
+from .products import MatrixProduct
 from .rules import Function, Rule, apply_tower
 
 # ------------------------------------------------------------------ systems
@@ -32,7 +33,8 @@ class Inverse(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet = args[0]
         y = torch.linalg.inv(jet.primal)
-        return jet.like(y, matrices.inverted(jet.algebra, y, [None, *full(jet)], XP)[1:])
+        times = MatrixProduct(jet.ndim)
+        return jet.like(y, matrices.inverted(jet.algebra, y, [None, *whole(jet)], times, XP)[1:])
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Solve(Rule):
             return torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1)
         a, b = with_axes(a, b.ndim), with_axes(b, a.ndim)
         jet = first_jet(level, (a, b), {})
-        a, b = (elements(level, x, jet.algebra.order) for x in (a, b))
-        y = matrices.solve(jet.algebra, torch.linalg.inv(a[0]), a, b, XP)
+        none, times = [None] * jet.algebra.order, MatrixProduct(a.ndim)
+        a, b = ([x.primal, *whole(x)] if is_jet(level, x) else [x, *none] for x in (a, b))
+        y = matrices.solve(jet.algebra, torch.linalg.inv(a[0]), a, b, times, XP)
         return jet.like(torch.linalg.solve(a[0], b[0]), y[1:])
 
 

@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache, partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from .. import warn
 from ..core import jet as core
 from ..core import recorded
 from ..core.arrays import Block
-from ..core.structure import Piece, Placed, Structured
-from . import dynamo_private, fresh, functions, inner, modes, private, structured
+from ..core.structure import Piece, Placed, Structured, staying
+from . import dynamo_private, fresh, functions, fused, inner, modes, private, structured
 from .arguments import values
 from .fresh import WRITABLE, PlainWriteError
 from .general import IndependentError, general, wrong_in_torch
@@ -445,19 +446,15 @@ def _scatter(target: Any, positions: Any, source: Any) -> Any:
     def where(k: int, piece: Piece) -> Placed | None:
         """Of the target everything stays; the source comes to the positions."""
         if k == 0:
-            return Placed(piece.axis, np.arange(piece.owners.length))
+            return staying(piece.axis, piece.owners.length)
         if piece.axis is None:
-            return Placed(None, np.zeros(1, int))
+            return staying(None)
 
-        known = private.known(positions)
+        known = positions if is_traced() else private.known(positions)
         if known is None:
             return None
 
-        def on_values(x: Any) -> Any:
-            flat = torch.zeros(target.numel(), dtype=x.dtype, device=x.device)
-            return flat.index_copy(0, known, x).reshape(target.shape)
-
-        found = structured.moved(positions.shape, on_values, known, None)
+        found = structured.moved(positions.shape, _put, (tuple(target.shape),), (known,))
         there = found(piece.axis, piece.owners)
         return None if there is None else there[0]
 
@@ -469,6 +466,12 @@ def _scatter(target: Any, positions: Any, source: Any) -> Any:
             block = None if old is None and extra is None else act(size, (old, extra))
         blocks.append(block)
     return target.like(primal, blocks)
+
+
+def _put(x: Any, shape: Sequence[int], positions: Any) -> Any:
+    """Zeros of a shape with these entries at some positions."""
+    flat = torch.zeros(prod(shape), dtype=x.dtype, device=x.device)
+    return flat.index_copy(0, positions, x).reshape(shape)
 
 
 class View(NamedTuple):
@@ -533,6 +536,7 @@ class Jet(core.Jet):
     to is made anew before it is used.
     """
 
+    made: Any = None  # by `fused`: the value and the blocks, which are taken out when asked for
     _view: Any = None
     _aliases: Any = None
     _run: Any = None  # as long as a jet is there, its level is not taken again
@@ -560,7 +564,7 @@ class Jet(core.Jet):
                 f"an in-place write to the result of {view.key} would write its base in a way that "
                 "jetfold cannot follow; clone() it first"
             )
-        self.primal, self.stored = other.primal, other.stored
+        self.primal, self.stored, self.made = other.primal, other.stored, None
         self._writes += 1
         if view is not None:
             base = view.base
@@ -581,7 +585,7 @@ class Jet(core.Jet):
         if self._view is not None and self._seen != base._writes:
             with Recording():
                 anew = self._view.of(base)
-            self.primal, self.stored = anew.primal, anew.stored
+            self.primal, self.stored, self.made = anew.primal, anew.stored, None
             self._seen = base._writes
             self._writes += 1
 
@@ -752,6 +756,23 @@ class TensorJet(Jet, torch.Tensor):
         jet.stored = tuple(blocks)
         jet._run = self._run
         return jet
+
+    def holding(self, made: Any) -> Any:
+        """Another jet of the same algebra and level, of what `fused` made of it."""
+        jet = without_memory(
+            TensorJet, made.shape, None, None, None, made.dtype, _STRIDED, made.device
+        )
+        jet.algebra = self.algebra
+        jet.level = self.level
+        jet.made = made
+        jet._run = self._run
+        return jet
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("primal", "stored"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.primal, self.stored = fused.opened(self.made)
+        return getattr(self, name)
 
     def as_subclass(self, cls: Any) -> Any:
         """The same memory with the methods of a subclass of torch.Tensor."""

@@ -19,6 +19,7 @@ from torch._C._functorch import (
     get_unwrapped,
     is_functorch_wrapped_tensor,
     is_gradtrackingtensor,
+    is_legacy_batchedtensor,
     peek_interpreter_stack,
 )
 from torch._functorch import apis, eager_transforms
@@ -36,6 +37,7 @@ __all__ = [
     "OPERATIONS",
     "ORIGINALS",
     "TRANSFORMS",
+    "GradMode",
     "Switch",
     "become",
     "broadcast_to_tree",
@@ -49,6 +51,7 @@ __all__ = [
     "inside_grad",
     "inside_transform",
     "is_folding",
+    "is_followed",
     "is_new_parameter",
     "is_traced",
     "is_tracer",
@@ -194,6 +197,25 @@ def inside_transform() -> bool:
     return peek_interpreter_stack() is not None
 
 
+def is_followed(x: Any = None) -> bool:
+    """Whether anything but autograd follows what is computed, or what x stands for.
+
+    Transforms of torch.func, forward mode, autocast, a tracer; x may be a batch of gradients.
+    Without it nodes with a backward of our own would be entered there, where their arrays cannot be
+    written to.
+    """
+    mode, key = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+    return (
+        peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.is_autocast_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or mode(key.FAKE) is not None
+        or mode(key.PROXY) is not None
+        or (x is not None and (is_functorch_wrapped_tensor(x) or is_legacy_batchedtensor(x)))
+    )
+
+
 def inside_grad() -> bool:
     """Whether a transform of torch.func that differentiates is running.
 
@@ -300,6 +322,23 @@ def linearized(trace: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
 
 # ------------------------------------------------------------------ grad modes
+
+
+class GradMode:
+    """`torch.set_grad_enabled(mode)` of our own, which says nothing of the user's function.
+
+    Without it what a jet holds would be a constant where it is looked at under `torch.no_grad()`.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+
+    def __enter__(self) -> None:
+        self.before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(self.mode)
+
+    def __exit__(self, *_: object) -> None:
+        torch._C._set_grad_enabled(self.before)
 
 
 def in_backward() -> bool:

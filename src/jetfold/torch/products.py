@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..core import jet as core
 from ..core import matrices as core_matrices
@@ -15,6 +16,7 @@ from ..core.arrays import Block
 from ..core.jet import product
 from ..core.structure import Named, Structured, dense, one_sided
 from . import arrays as XP
+from . import fused
 from .arguments import call, full, full_along, is_jet, named, second, whole
 from .decompositions.products import equation_from_sublists, explicit_equation, unused_letter
 from .rules import Decomposed, Function, Rule
@@ -54,7 +56,20 @@ class Contraction:
         left, right, out = self.letters
         if len(set(left)) < len(left) or len(set(right)) < len(right):
             return None
-        return Named(self, left, right, out, lambda name: Contraction(left, right, name + out))
+        return _named(self, left, right, out)
+
+
+def _named(kind: Any, left: str, right: str, out: str) -> Named:
+    """A map that is the contraction of these letters."""
+
+    def keeping(name: str) -> Contraction:
+        return Contraction(left, right, name + out)
+
+    def sharing(name: str, to_right: bool) -> Named:
+        both = (left, name + right) if to_right else (name + left, right)
+        return _named(Contraction(*both, out), *both, out)
+
+    return Named(kind, left, right, out, keeping, sharing)
 
 
 class MatrixProduct(core_matrices.MatrixProduct):
@@ -66,9 +81,7 @@ class MatrixProduct(core_matrices.MatrixProduct):
 
     def named(self) -> Named:
         """The axes of a batch, rows and columns."""
-        of = contraction_of_matrices(self.ndim)
-        left, right, out = of.letters
-        return Named(self, left, right, out, lambda name: Contraction(left, right, name + out))
+        return _named(self, *contraction_of_matrices(self.ndim).letters)
 
 
 def contraction_of_matrices(ndim: int) -> Contraction:
@@ -279,6 +292,9 @@ class Affine(Rule):
             given, rest, options = named(("input", "weight", "bias"), args, kwargs)
             x, weight, bias = given["input"], given["weight"], given.get("bias")
         if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
+            made = fused.affine(x, weight, bias) if func is F.linear else None
+            if made is not None:
+                return x.holding(made)
             primal = call(func, x.primal, weight, bias, *rest, **options)
             return x.like(primal, self.of_blocks(func, x, primal, weight, rest, options))
 

@@ -175,7 +175,7 @@ def track(jet: Any) -> Any:
     found = _state.runs.get(jet.level)
     if found is not None and not found.begin(jet):
         starts = [_start(x) for x in dense(jet, jet)]
-        jet.primal, jet.stored = starts[0], tuple(starts[1:])
+        jet.primal, jet.stored, jet.made = starts[0], tuple(starts[1:]), None
         found.starts[id(jet.primal)] = starts
     return jet
 

@@ -14,14 +14,13 @@ from functools import partial
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..core.arrays import Block
 from ..core.jet import Jet, compose
-from ..core.structure import Piece, Placed, Structured, dense
+from ..core.structure import Piece, Placed, Structured, between, dense, staying
 from . import arrays as XP
-from . import structured
+from . import fused, structured
 from .arguments import (
     blocks_for,
     call,
@@ -35,6 +34,7 @@ from .arguments import (
     values,
     zeros,
 )
+from .dynamo_private import attempted
 from .lifts import is_tensor
 from .private import tree_leaves, tree_map
 
@@ -135,13 +135,27 @@ class Elementwise(Rule):
     def __call__(self, level: int, func: Function, args: tuple[Any, ...], kwargs: Any) -> Any:
         jet, *rest = args
         if not rest and not kwargs and not self.parameters:
-            return apply_tower(jet, call(func, jet.primal), self.tower)
+            return apply_elementwise(jet, partial(call, func), self.tower)
         defaults = dict(self.parameters)
         given = dict(zip(defaults, rest, strict=False)) | kwargs
         given = {k: v for k, v in given.items() if k not in ("inplace", "out")}
-        y = call(func, jet.primal, **given)
         used = {k: given.get(k, default) for k, default in defaults.items()}
-        return apply_tower(jet, y, partial(self.tower, **used))
+        tower = partial(self.tower, **used)
+        if any(is_tensor(x) for x in given.values()):
+            return apply_tower(jet, call(func, jet.primal, **given), tower)
+        return apply_elementwise(jet, partial(call, func, **given), tower)
+
+
+def apply_elementwise(jet: Any, function: Function, tower: Tower) -> Any:
+    """The jet of φ(x), of which gradients keep no more than they must."""
+    if torch.compiler.is_dynamo_compiling():
+        if fused.recomputable(jet):
+            return jet.like(*fused.recomputed(jet, function, tower))
+    else:
+        made = fused.composed(jet, function, tower)
+        if made is not None:
+            return jet.holding(made)
+    return apply_tower(jet, function(jet.primal), tower)
 
 
 def apply_tower(jet: Any, y: Any, tower: Tower) -> Any:
@@ -234,11 +248,8 @@ class Linear(OfFirst):
             return structured.same
         if not self.moves:
             return None
-
-        def on_values(x: Any) -> Any:
-            return self.of_value(func, x, args, kwargs)
-
-        return structured.moved(jet.primal.shape, on_values, (args, kwargs), (self, func))
+        fixed, given = (self, func, tuple(kwargs)), (*args, *kwargs.values())
+        return structured.moved(jet.primal.shape, _of_value, fixed, given)
 
     def of_value(self, func: Function, x: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The function of a tensor of the value's shape, with its constants left away."""
@@ -253,6 +264,11 @@ class Linear(OfFirst):
     def past(self, func: Function, ndim: int, args: Sequence[Any], kwargs: Any) -> Past:
         """What acts on every row of a block, and its arguments; ndim: of the value."""
         return self.lift or partial(call, func), args, kwargs
+
+
+def _of_value(x: Any, rule: Linear, func: Function, names: Sequence[str], *given: Any) -> Any:
+    split = len(given) - len(names)
+    return rule.of_value(func, x, given[:split], dict(zip(names, given[split:], strict=True)))
 
 
 @dataclass(frozen=True)
@@ -339,7 +355,7 @@ class Total(Linear):
         keepdim = bool(given.get("keepdim", False)) and not isinstance(dim, torch.dtype)
         if primal.dtype != jet.primal.dtype:
             block = block.map(lambda rows: rows.to(primal.dtype))
-        count = prod(shape[k] for k in axes) if self.mean else 1
+        count = prod([shape[k] for k in axes]) if self.mean else 1
         return structured.summed(block, shape, axes, keepdim, 1 / count)
 
 
@@ -443,9 +459,11 @@ class Jointly(Rule):
         tensors = [x for x, number in zip(given, numbers, strict=True) if not number]
         primal = apply(values(level, given))
         if is_structured(level, tensors):
-            rest = [(k, x) for k, x in enumerate(args) if k not in places]
-            rest += [(name, x) for name, x in kwargs.items() if name not in places]
-            blocks = self.of_structured(level, func, jet, primal, tensors, of_rows, rest)
+            rest: dict[Any, Any] = {k: x for k, x in enumerate(args) if k not in places}
+            rest |= {name: x for name, x in kwargs.items() if name not in places}
+            blocks = self.of_structured(
+                level, func, jet, primal, tensors, of_rows, rest, tuple(places), tuple(numbers)
+            )
         else:
             blocks = [
                 None if operands is None else XP.map_rows(of_rows, *operands)
@@ -461,10 +479,17 @@ class Jointly(Rule):
         primal: Any,
         tensors: Any,
         of_rows: Function,
-        rest: Any,
+        rest: dict[Any, Any],
+        places: tuple[Any, ...],
+        numbers: tuple[bool, ...],
     ) -> list[Block]:
-        """The blocks, of operands of which some have structure."""
-        shapes = [x.shape for x in tensors]
+        """The blocks, of operands of which some have structure.
+
+        Args:
+            rest: the other arguments by position, or by name.
+            places: the operands', of which those that are numbers are no tensors.
+        """
+        shapes = tuple([tuple(x.shape) for x in tensors])
 
         def act(size: int, stacks: Any) -> Any:
             return XP.map_rows(
@@ -479,21 +504,12 @@ class Jointly(Rule):
 
         def where(k: int, piece: Piece) -> Placed | None:
             if piece.axis is None:
-                return Placed(None, np.zeros(1, int))
-
-            def on_values(x: Any) -> Any:
-                device = x.device
-                return of_rows(
-                    *(
-                        x if j == k else torch.zeros(shape, dtype=x.dtype, device=device)
-                        for j, shape in enumerate(shapes)
-                    )
-                )
+                return staying(None)
 
             if func is torch.complex:
                 return None
-            key = (self, func, k, *shapes)
-            where = structured.moved(shapes[k], on_values, rest, key, once=False)
+            fixed = (func, k, shapes, places, numbers, tuple(rest))
+            where = structured.moved(shapes[k], _of_operand, fixed, list(rest.values()), once=False)
             found = where(piece.axis, piece.owners)
             return None if found is None else found[0]
 
@@ -507,6 +523,30 @@ class Jointly(Rule):
                 strict=True,
             )
         ]
+
+
+def _of_operand(
+    x: Any,
+    func: Function,
+    k: int,
+    shapes: Sequence[Any],
+    places: Sequence[Any],
+    numbers: Sequence[bool],
+    names: Sequence[Any],
+    *rest: Any,
+) -> Any:
+    """The function with x in the place of operand k, zeros in those of the others."""
+    operands = iter(
+        x if j == k else torch.zeros(shape, dtype=x.dtype, device=x.device)
+        for j, shape in enumerate(shapes)
+    )
+    filled = dict(zip(names, rest, strict=True))
+    filled |= {
+        place: 0 if number else next(operands)
+        for place, number in zip(places, numbers, strict=True)
+    }
+    by_name = {name: item for name, item in filled.items() if isinstance(name, str)}
+    return func(*[filled[j] for j in range(len(filled) - len(by_name))], **by_name)
 
 
 @dataclass(frozen=True)
@@ -554,16 +594,13 @@ class Joined(Rule):
                     filled.append(next(rest).expand(shape))
             return torch.cat(filled, dim + 1)
 
-        def where(k: int, piece: Piece) -> Placed:
+        def where(k: int, piece: Piece) -> Placed | None:
             axis, owners, _ = piece
             if new and axis is not None:
                 axis += axis >= dim
             if axis is not None and axis != dim:
-                return Placed(axis, np.arange(owners.length))
-            places = np.full(sum(lengths), -1)
-            here = np.zeros(1, int) if axis is None else np.arange(owners.length)
-            places[starts[k] : starts[k] + lengths[k]] = here
-            return Placed(dim, places)
+                return staying(axis, owners.length)
+            return attempted(between, dim, axis is None, starts[k], lengths[k], sum(lengths))
 
         return [
             None

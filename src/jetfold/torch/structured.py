@@ -22,27 +22,30 @@ from ..core.structure import (
     Placed,
     Structured,
     combined,
+    everywhere,
     gathered,
+    owners_at,
     parts,
     placed,
     rows_of,
     settle,
+    staying,
     together,
 )
 from . import arrays as XP
-from . import private
+from . import dynamo_private, private
 from .lifts import is_tensor
 
-Where = Callable[[int, Owners], "list[Placed] | None"]
+Where = Callable[[int, Owners], "Sequence[Placed] | None"]
 """(axis, owners) -> where the entries of an axis lie in each result; None if nowhere."""
 
-OnValues = Callable[[Any], Any]
+OnValues = Callable[..., Any]
 """What moves entries, on a tensor of the value's shape: one result or a sequence of them."""
 
 
-def same(axis: int, owners: Owners) -> list[Placed]:
+def same(axis: int, owners: Owners) -> Sequence[Placed]:
     """Axis by axis as they are."""
-    return [Placed(axis, np.arange(owners.length))]
+    return [staying(axis, owners.length)]
 
 
 def linear(
@@ -61,15 +64,15 @@ def linear(
     settled: list[list[Piece]] = [[] for _ in ndims]
     for piece in block.pieces:
         if piece.axis is None:
-            there: list[Placed] | None = [Placed(None, np.zeros(1, int))] * len(ndims)
+            there: Sequence[Placed] | None = [staying(None) for _ in ndims]
         else:
             there = where(piece.axis, piece.owners)
         if there is None:
             rows = rows_of(XP, block.size, piece)
             rest = rows if rest is None else rest + rows
             continue
-        for pieces, part, one in zip(settled, act(piece.block), there, strict=True):
-            pieces.append(settle(XP, piece.owners, part, one))
+        for k, part in enumerate(act(piece.block)):
+            settled[k].append(settle(XP, piece.owners, part, there[k]))
     rests: Sequence[Block] = [None] * len(ndims) if rest is None else act(rest)
     return [
         combined(XP, block.size, ndim + 1, dense, pieces)
@@ -81,37 +84,45 @@ def linear(
 
 
 def moved(
-    shape: Sequence[int], on_values: OnValues, given: Any, key: Any, once: bool = True
+    shape: Sequence[int],
+    on_values: OnValues,
+    fixed: tuple[Any, ...],
+    given: Sequence[Any],
+    once: bool = True,
 ) -> Where:
     """Where entries go, found by moving their indices.
 
     Args:
         shape: of the value.
-        given: the arguments; tensors among them must be known.
-        key: what tells the function, with which results are kept if the arguments are static.
+        on_values: called with the tensor and all arguments; a function of a module, by which, and
+            by `fixed`, results are kept if the others are static.
+        given: arguments, of which tensors must be known.
         once: entries come to different places; otherwise that is looked at.
     """
-    static = _static(given)
 
-    def where(axis: int, owners: Owners) -> list[Placed] | None:
+    def where(axis: int, owners: Owners) -> Sequence[Placed] | None:
+        if torch.compiler.is_dynamo_compiling():
+            return dynamo_private.attempted(
+                _found, tuple(shape), axis, owners, once, on_values, *fixed, *given
+            )
+        static = _static(given)
         if static is not None:
-            return _moved(_Lookup((key, static), on_values), tuple(shape), axis, owners, once)
-        tensors = [x for x in private.tree_leaves(given) if is_tensor(x)]
-        if any(private.known(x) is not x for x in tensors):
+            lookup = _Lookup((on_values, fixed, static), (*fixed, *given))
+            return _kept(lookup, tuple(shape), axis, owners, once)
+        if any(private.known(x) is not x for x in given if is_tensor(x)):
             return None
-        device = next((x.device for x in tensors), None)
-        return _found(on_values, tuple(shape), axis, owners, once, device)
+        return _found(tuple(shape), axis, owners, once, on_values, *fixed, *given)
 
     return where
 
 
 class _Lookup:
-    """A function that is known by a key, and is held until it has been looked up."""
+    """Arguments that are known by a key, and are held until that has been looked up."""
 
-    __slots__ = ("function", "key")
+    __slots__ = ("arguments", "key")
 
-    def __init__(self, key: Any, function: OnValues | None) -> None:
-        self.key, self.function = key, function
+    def __init__(self, key: Any, arguments: Any) -> None:
+        self.key, self.arguments = key, arguments
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Lookup) and self.key == other.key
@@ -122,8 +133,6 @@ class _Lookup:
 
 def _static(given: Any) -> Any:
     """Arguments as something to look up by; None if they hold more than numbers."""
-    if isinstance(given, dict):
-        given = tuple(given.items())
     if isinstance(given, (tuple, list)):
         items = [_static(x) for x in given]
         return None if any(x is None for x in items) else tuple(items)
@@ -135,33 +144,28 @@ def _static(given: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _moved(
+def _kept(
     lookup: _Lookup, shape: tuple[int, ...], axis: int, owners: Owners, once: bool
-) -> list[Placed] | None:
-    function, lookup.function = lookup.function, None
-    assert function is not None
-    return _found(function, shape, axis, owners, once, None)
+) -> Sequence[Placed] | None:
+    arguments, lookup.arguments = lookup.arguments, None
+    return _found(shape, axis, owners, once, lookup.key[0], *arguments)
 
 
 def _found(
-    on_values: OnValues,
-    shape: tuple[int, ...],
-    axis: int,
-    owners: Owners,
-    once: bool,
-    device: Any,
-) -> list[Placed] | None:
+    shape: tuple[int, ...], axis: int, owners: Owners, once: bool, on_values: OnValues, *given: Any
+) -> Sequence[Placed] | None:
     """Where entries go; zeros, to which nothing comes, are told from index 0 by adding one."""
+    device = next((x.device for x in given if is_tensor(x)), None)
     with private.constants():
         line = torch.from_numpy(owners.representatives() + 1.0)
         there = line.reshape([-1 if k == axis else 1 for k in range(len(shape))]).expand(shape)
         if not once:
-            counts = on_values(torch.ones((), device=device).expand(shape))
+            counts = on_values(torch.ones((), device=device).expand(shape), *given)
             if not bool(((counts == 0) | (counts == 1)).all()):
                 return None
-        out = on_values(there.to(device or "cpu"))
+        out = on_values(there.to(device or "cpu"), *given)
         results = list(out) if isinstance(out, (tuple, list)) else [out]
-        found = [_placed(x.cpu().numpy()) for x in results]
+        found = tuple(_placed(x.cpu().numpy()) for x in results)
     for one in found:
         beside = prod(one.places.shape[1:]) if one.beside else 1
         if beside > 1 and 2 * beside > owners.length:
@@ -185,7 +189,7 @@ def summed(
     pieces = []
     for axis, owners, rows in block.pieces:
         if axis is None or axis not in axes:
-            before = 0 if axis is None or keepdim else sum(k < axis for k in axes)
+            before = 0 if axis is None or keepdim else len([k for k in axes if k < axis])
             moved = None if axis is None else axis - before
             pieces.append(Piece(moved, owners, _sum(rows, shape, axes, keepdim, scale)))
             continue
@@ -209,7 +213,7 @@ def summed(
 
 def _sum(rows: Any, shape: Sequence[int], axes: Sequence[int], keepdim: bool, scale: float) -> Any:
     """The same for rows, whose axes of length one stand for the value's."""
-    factor = scale * prod(shape[k] for k in axes if rows.shape[k + 1] == 1)
+    factor = scale * prod([shape[k] for k in axes if rows.shape[k + 1] == 1])
     if axes:
         rows = rows.sum([k + 1 for k in axes], keepdim=keepdim)
     return rows if factor == 1 else rows * factor
@@ -254,7 +258,8 @@ def jointly(
     for group in groups:
         rows = act(group.slots, [group.rows.get(k) for k in range(len(operands))])
         piece = settle(XP, group.owners, rows, group.where)
-        found.append(_constant(piece) if piece.axis is not None else piece)
+        alike = None if piece.axis is None else everywhere(piece.owners)
+        found.append(piece if alike is None else Piece(None, alike, piece.block))
     return combined(XP, size, ndim + 1, rest, found)
 
 
@@ -264,7 +269,7 @@ def _sort(groups: list[Group], k: int, piece: Piece, there: Placed) -> None:
     if there.beside:
         groups.append(Group(slots, piece.owners, there, {k: piece.block}))
         return
-    owners = piece.owners.at(there.places.ravel())
+    owners = owners_at(piece.owners, there.places)
     for group in groups:
         if k in group.rows or group.where.beside:
             continue
@@ -275,15 +280,4 @@ def _sort(groups: list[Group], k: int, piece: Piece, there: Placed) -> None:
             group.owners = both
             group.rows[k] = piece.block
             return
-    groups.append(
-        Group(slots, owners, Placed(there.axis, np.arange(owners.length)), {k: piece.block})
-    )
-
-
-def _constant(piece: Piece) -> Piece:
-    """A piece whose owners are the same ones at all indices, as one that is told by no axis."""
-    rows = piece.owners.rows
-    most = rows.max(0)
-    if ((rows < 0) | (rows == most)).all():
-        return Piece(None, Owners(most[None]), piece.block)
-    return piece
+    groups.append(Group(slots, owners, staying(there.axis, owners.length), {k: piece.block}))

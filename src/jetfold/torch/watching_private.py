@@ -146,6 +146,22 @@ def functions_through(handler: Callable[..., Any], cls: type) -> Watch:
     return Watch(table, partial(refuse_functions, cls))
 
 
+class _UnwatchedMeta(FunctionMeta):
+    __getattribute__ = type.__getattribute__
+
+
+class Unwatched(torch.autograd.Function, metaclass=_UnwatchedMeta):
+    """A Function of our own, whose arguments are no jets: nothing looks for them.
+
+    Without it each call would be searched for jets, and those of torch.func's transforms for more.
+    """
+
+    @classmethod
+    def once(cls, *args: Any) -> Any:
+        """`apply` outside of transforms of torch.func."""
+        return super(_SingleLevelFunction, cls).apply(*args)
+
+
 def _holds(cls: type, tree: Any) -> bool:
     return any(isinstance(x, cls) for x in tree_leaves(tree))
 
