@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.algebra import JetAlgebra
 from ..core.jet import UNROLL, Jet, compose
+from ..core.structure import Structured
 from . import arrays as XP
 from . import private
 from .watching_private import Unwatched
@@ -685,6 +686,8 @@ _inside_transform = torch.compiler.assume_constant_result(private.inside_transfo
 def recomputable(jet: Any) -> bool:
     """Whether φ(û), traced by Dynamo, may be computed again for its gradient."""
     if isinstance(jet.primal, Jet) or not torch.is_grad_enabled() or _inside_transform():
+        return False
+    if any([type(b) is Structured for b in jet.stored]):
         return False
     return any([x is not None and x.requires_grad for x in (jet.primal, *jet.stored)])
 
