@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 import jetfold as jf
-from jetfold.torch import fused
+from jetfold.torch import fused, inplace
 
 t, x = jf.partials(2)
 PINN = jf.derivatives({"u": 1, "u_t": t, "u_x": x, "u_xx": x**2})
@@ -94,7 +94,7 @@ def test_many_points_are_taken_in_parts(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(fused, "CACHE", 64)
             patch.setattr(fused, "FEWEST", 2)
-            patch.setattr(fused, "LONG", 1)
+            patch.setattr(inplace, "LONG", 1)
             torch.testing.assert_close(gradients(loss_of(operator, net, at), net), expected)
 
 

@@ -58,6 +58,25 @@ class Step(Protocol):
         """
 
 
+def at_a_point(
+    network: Callable[[Any], Any],
+    residual: Callable[[Along], Sequence[Any]],
+    grad: Callable[[Callable[[Any], Any]], Callable[[Any], Any]],
+) -> Callable[[Any], tuple[Any, ...]]:
+    """The residuals at one point, by `grad` of `grad` of each output."""
+
+    def of_point(p: Any) -> tuple[Any, ...]:
+        def along(output: int, path: tuple[int, ...]) -> Callable[[Any], Any]:
+            if not path:
+                return lambda q: network(q)[output]
+            before = along(output, path[:-1])
+            return lambda q: grad(before)(q)[path[-1]]
+
+        return tuple(residual(lambda output, path: along(output, path)(p)))
+
+    return of_point
+
+
 class Backend(Protocol):
     """A framework on a device, in a dtype."""
 

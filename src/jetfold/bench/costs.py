@@ -13,13 +13,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from . import report
 from .measure import complaints as complaints
-from .report import COMMON, TIMES, Columns, Environment, milliseconds, shown
+from .report import (
+    COMMON,
+    TIMES,
+    Columns,
+    Environment,
+    Groups,
+    empty_table,
+    fill,
+    milliseconds,
+    shown,
+)
 from .vmc import METHODS, REFERENCE_WALKERS, SWEEPS, Row, Settings
 
 STYLES = {  # colour, marker, name
@@ -57,33 +66,27 @@ def legend(settings: Settings) -> str:
 
 def table(rows: Sequence[Row], dtype: str) -> Table:
     """All rows, network by network, for a terminal."""
-    made = Table(
-        header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )  # 80 columns wide at most
-    for name in ("network", "method"):
-        made.add_column(name, no_wrap=True)
+
+    def groups() -> Groups:
+        for (_, electrons), group in groupby(rows, key=lambda row: (row.network, row.electrons)):
+            found = list(group)
+            yield [found[0].label, f"{electrons} e⁻"], found
+
+    def cells(row: Row) -> Sequence[Any]:
+        style = "bold red" if row.problem(dtype) else ""
+        return (
+            Text(row.method, style="bold" if row.method == "structured" else ""),
+            milliseconds(row.time.minimum),
+            shown(row.over_forward, ".1f"),
+            shown(_megabytes(row), ".1f"),
+            shown(_billions(row), ".3f"),
+            f"{row.compile_s:.1f}",
+            Text(shown(row.gradient_error, ".0e"), style=style),
+            Text(shown(row.laplacian_error, ".0e"), style=style),
+        )
+
     columns = ("ms", "×\nforward", "MB", "GFLOP", "compile", "∇\nerror", "Δ\nerror")
-    for name in columns:
-        made.add_column(name, justify="right", no_wrap=True)
-    for (_, electrons), group in groupby(rows, key=lambda row: (row.network, row.electrons)):
-        found = list(group)
-        heading = [found[0].label, f"{electrons} e⁻"]
-        for position, row in enumerate(found):
-            last = position == len(found) - 1
-            style = "bold red" if row.problem(dtype) else ""
-            made.add_row(
-                Text("\n".join(heading[position:] if last else heading[position : position + 1])),
-                Text(row.method, style="bold" if row.method == "structured" else ""),
-                milliseconds(row.time.minimum),
-                shown(row.over_forward, ".1f"),
-                shown(_megabytes(row), ".1f"),
-                shown(_billions(row), ".3f"),
-                f"{row.compile_s:.1f}",
-                Text(shown(row.gradient_error, ".0e"), style=style),
-                Text(shown(row.laplacian_error, ".0e"), style=style),
-                end_section=last,
-            )
-    return made
+    return fill(empty_table(("network", "method"), columns), groups(), cells)
 
 
 def _megabytes(row: Row) -> float | None:

@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -82,14 +81,8 @@ def _against_collapsed(rows: Sequence[Row]) -> list[Text]:
     return [Text(f"time of minimal / collapsed: {', '.join(found)}")] if found else []
 
 
-def _empty() -> Table:
-    return Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-
-
 def _of_samples(rows: Sequence[Row], dtype: str) -> Table:
-    made = _empty()  # 80 columns wide at most
-    made.add_column("operator", no_wrap=True)
-    made.add_column("S", justify="right", no_wrap=True)
+    made = report.empty_table(("operator",), ("S",))
     made.add_column("method", no_wrap=True)
     for name in ("vectors", "ms", "speed-up", "time/\ncollapsed", "error", "off"):
         made.add_column(name, justify="right", no_wrap=True)
@@ -115,10 +108,8 @@ def _of_samples(rows: Sequence[Row], dtype: str) -> Table:
 
 
 def _in_many_coordinates(rows: Sequence[Row], dtype: str) -> Table:
-    made = _empty()
-    made.add_column("operator", no_wrap=True)
-    for name in ("D", "S", "vectors", "ms", "MB", "error", "off"):
-        made.add_column(name, justify="right", no_wrap=True)
+    columns = ("D", "S", "vectors", "ms", "MB", "error", "off")
+    made = report.empty_table(("operator",), columns)
     for row in rows:
         made.add_row(
             row.label if len({r.mode for r in rows}) == 1 else f"{row.label}, {row.mode}",

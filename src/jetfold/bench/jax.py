@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental.jet import jet
 
 from ..collapse import collapse
-from .backends import Along, Loss, Powers, processor
+from .backends import Along, Loss, Powers, at_a_point, processor
 from .measure import one_core, resident_peak
 from .networks import Layer
 
@@ -90,17 +90,7 @@ class Jax:
         compiled: bool,
     ) -> Callable[[Any], Sequence[Any]]:
         """`jax.grad` of `jax.grad` at one point, mapped over the batch."""
-
-        def of_point(p: Any) -> Sequence[Any]:
-            def along(output: int, path: tuple[int, ...]) -> Callable[[Any], Any]:
-                if not path:
-                    return lambda q: network(q)[output]
-                before = along(output, path[:-1])
-                return lambda q: jax.grad(before)(q)[path[-1]]
-
-            return tuple(residual(lambda output, path: along(output, path)(p)))
-
-        return jax.vmap(of_point)
+        return jax.vmap(at_a_point(network, residual, jax.grad))
 
     def peer(
         self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -104,32 +104,51 @@ def legend(settings: Settings) -> str:
     )
 
 
-def table(rows: Sequence[Row], dtype: str) -> Table:
-    """All rows, operator by operator, for a terminal."""
-    made = Table(
-        header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )  # 80 columns wide at most
-    for name in ("operator", "method"):
+Groups = Iterable[tuple[Sequence[str], Sequence[Any]]]
+"""Rows that stand together in a table, and the lines of what stands beside them."""
+
+
+def empty_table(left: Sequence[str], right: Sequence[str]) -> Table:
+    """A table with columns of words, and then of numbers; for terminals of 80 columns."""
+    made = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in left:
         made.add_column(name, no_wrap=True)
-    for name in ("vectors", "ms", "speed-up", "time/\nlimit", "error"):
+    for name in right:
         made.add_column(name, justify="right", no_wrap=True)
-    for (_, mode), group in groupby(rows, key=lambda row: (row.operator, row.mode)):
-        found = list(group)
-        heading = [found[0].label, f"D = {found[0].dimension}", mode]
+    return made
+
+
+def fill(made: Table, groups: Groups, cells: Callable[[Any], Sequence[Any]]) -> Table:
+    """The cells of all rows, a line of the heading before each; the last one has what is left."""
+    for heading, found in groups:
         for position, row in enumerate(found):
             last = position == len(found) - 1
-            bad = not row.relative_error <= TOLERANCE[dtype]
-            made.add_row(
-                Text("\n".join(heading[position:] if last else heading[position : position + 1])),
-                Text(row.method, style="bold" if row.method == "minimal" else ""),
-                shown(row.vectors, "d"),
-                milliseconds(row.time.median),
-                shown(row.speedup, ".2f", "×"),
-                shown(row.over_limit, ".2f"),
-                Text(shown(row.relative_error, ".1e"), style="bold red" if bad else ""),
-                end_section=last,
-            )
+            lines = heading[position:] if last else heading[position : position + 1]
+            made.add_row(Text("\n".join(lines)), *cells(row), end_section=last)
     return made
+
+
+def table(rows: Sequence[Row], dtype: str) -> Table:
+    """All rows, operator by operator, for a terminal."""
+
+    def groups() -> Groups:
+        for (_, mode), group in groupby(rows, key=lambda row: (row.operator, row.mode)):
+            found = list(group)
+            yield [found[0].label, f"D = {found[0].dimension}", mode], found
+
+    def cells(row: Row) -> Sequence[Any]:
+        bad = not row.relative_error <= TOLERANCE[dtype]
+        return (
+            Text(row.method, style="bold" if row.method == "minimal" else ""),
+            shown(row.vectors, "d"),
+            milliseconds(row.time.median),
+            shown(row.speedup, ".2f", "×"),
+            shown(row.over_limit, ".2f"),
+            Text(shown(row.relative_error, ".1e"), style="bold red" if bad else ""),
+        )
+
+    columns = ("vectors", "ms", "speed-up", "time/\nlimit", "error")
+    return fill(empty_table(("operator", "method"), columns), groups(), cells)
 
 
 def shown(value: Any, form: str, unit: str = "") -> str:

@@ -12,14 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from . import report
 from .measure import complaints as complaints
 from .networks import widths
-from .report import COMMON, TIMES, Columns, Environment, milliseconds, shown
+from .report import (
+    COMMON,
+    TIMES,
+    Columns,
+    Environment,
+    empty_table,
+    fill,
+    milliseconds,
+    shown,
+)
 from .training import LIMIT, NAMED, Row, Settings
 
 STYLES = {  # colour, name
@@ -62,31 +70,21 @@ def groups(rows: Sequence[Row]) -> Iterator[tuple[list[str], list[Row]]]:
 
 def table(rows: Sequence[Row], dtype: str) -> Table:
     """All rows, case by case, for a terminal."""
-    made = Table(
-        header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )  # 80 columns wide at most
-    for name in ("case", "method"):
-        made.add_column(name, no_wrap=True)
+
+    def cells(row: Row) -> Sequence[Any]:
+        return (
+            Text(row.method, style="bold" if row.method == "minimal" else ""),
+            shown(_median(row), ".4g"),
+            milliseconds(row.time.median),
+            shown(row.speedup, ".2f"),
+            shown(row.over_limit, ".2f"),
+            shown(row.sets, ".0f"),
+            shown(row.compile_s, ".1f"),
+            Text(shown(row.relative_error, ".0e"), style="bold red" if row.problem(dtype) else ""),
+        )
+
     columns = ("value", "step", "speed-\nup", "/\nlimit", "sets", "com-\npile", "error")
-    for name in columns:
-        made.add_column(name, justify="right", no_wrap=True)
-    for heading, found in groups(rows):
-        for position, row in enumerate(found):
-            last = position == len(found) - 1
-            style = "bold red" if row.problem(dtype) else ""
-            made.add_row(
-                Text("\n".join(heading[position:] if last else heading[position : position + 1])),
-                Text(row.method, style="bold" if row.method == "minimal" else ""),
-                shown(_median(row), ".4g"),
-                milliseconds(row.time.median),
-                shown(row.speedup, ".2f"),
-                shown(row.over_limit, ".2f"),
-                shown(row.sets, ".0f"),
-                shown(row.compile_s, ".1f"),
-                Text(shown(row.relative_error, ".0e"), style=style),
-                end_section=last,
-            )
-    return made
+    return fill(empty_table(("case", "method"), columns), groups(rows), cells)
 
 
 def _median(row: Row) -> float | None:

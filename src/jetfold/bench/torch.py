@@ -14,7 +14,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from .backends import Along, Loss, Powers, processor
+from .backends import Along, Loss, Powers, at_a_point, processor
 from .measure import resident_growth, resident_peak
 from .networks import Layer
 from .torch_private import ZerosInMemory
@@ -151,16 +151,9 @@ class Torch:
 
             return residual(along)
 
-        def of_point(p: Any) -> Sequence[Any]:
-            def along(output: int, path: tuple[int, ...]) -> Callable[[Any], Any]:
-                if not path:
-                    return lambda q: network(q)[output]
-                before = along(output, path[:-1])
-                return lambda q: torch.func.grad(before)(q)[path[-1]]
-
-            return tuple(residual(lambda output, path: along(output, path)(p)))
-
-        return torch.func.vmap(of_point) if compiled else by_autograd
+        if compiled:
+            return torch.func.vmap(at_a_point(network, residual, torch.func.grad))
+        return by_autograd
 
     def peer(
         self, method: str, operator: str, powers: Powers | None, network: Callable[[Any], Any]

@@ -288,15 +288,8 @@ def row_by_row(operation: Operation, *held: Any) -> RowByRow:
     return RowByRow(lambda u, v: operation(u, v, *held), XP)
 
 
-class Contraction(RowByRow):
-    """dot_general; a sum over rows contracts their axis along with the others."""
-
-    def __init__(self, operation: Operation, left: Any, right: Any) -> None:
-        super().__init__(operation, XP)
-        self.operation = operation
-        self.shapes = jnp.shape(left), jnp.shape(right)
-        (self.contracted, self.batch) = operation.params["dimension_numbers"]
-        self.options = {k: operation.params[k] for k in ("precision", "preferred_element_type")}
+class _Broadcast(RowByRow):
+    """A contraction that takes rows with axes of length one; `full` repeats those that it needs."""
 
     def value_block(self, u: Any, v: Any) -> Any:
         """u · v[b]."""
@@ -309,6 +302,21 @@ class Contraction(RowByRow):
     def blocks(self, u: Any, v: Any) -> Any:
         """u[a] · v[a]."""
         return super().blocks(self.full(u, 0), self.full(v, 1))
+
+    def full(self, rows: Any, side: int) -> Any:
+        """Rows of the left operand (0) or of the right one (1)."""
+        raise NotImplementedError
+
+
+class Contraction(_Broadcast):
+    """dot_general; a sum over rows contracts their axis along with the others."""
+
+    def __init__(self, operation: Operation, left: Any, right: Any) -> None:
+        super().__init__(operation, XP)
+        self.operation = operation
+        self.shapes = jnp.shape(left), jnp.shape(right)
+        (self.contracted, self.batch) = operation.params["dimension_numbers"]
+        self.options = {k: operation.params[k] for k in ("precision", "preferred_element_type")}
 
     def contract(self, u: Any, v: Any) -> Any:
         """Σ_a u[a] · v[a] as one dot_general."""
@@ -333,7 +341,7 @@ class Contraction(RowByRow):
         return _named(self, found, lengths, self.options)
 
 
-class _OfNames(RowByRow):
+class _OfNames(_Broadcast):
     """The contraction of two operands whose axes have names, of any rows that broadcast."""
 
     def __init__(self, names: Contracted, lengths: Mapping[str, int], options: Mapping[str, Any]):
@@ -349,18 +357,6 @@ class _OfNames(RowByRow):
             [lengths[name] if name in shared else None for name in side]
             for side in (names.left, names.right)
         ]
-
-    def value_block(self, u: Any, v: Any) -> Any:
-        """u · v[b]."""
-        return super().value_block(u, self.full(v, 1))
-
-    def block_value(self, u: Any, v: Any) -> Any:
-        """u[a] · v."""
-        return super().block_value(self.full(u, 0), v)
-
-    def blocks(self, u: Any, v: Any) -> Any:
-        """u[a] · v[a]."""
-        return super().blocks(self.full(u, 0), self.full(v, 1))
 
     def contract(self, u: Any, v: Any) -> Any:
         """Σ_a u[a] · v[a]."""
