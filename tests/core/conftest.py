@@ -9,6 +9,7 @@ import pytest
 class Vocabulary:
     """`core.arrays.Arrays` in NumPy, as far as the arithmetic of jets asks for it."""
 
+    COMPILED = False
     exp, log, sqrt, matmul = np.exp, np.log, np.sqrt, np.matmul
     where, zeros_like, moveaxis = map(staticmethod, (np.where, np.zeros_like, np.moveaxis))
     tril, triu, reshape = map(staticmethod, (np.tril, np.triu, np.reshape))

@@ -34,6 +34,8 @@ Exact = dict[tuple[int, ...], Fraction]
 class Numpy:
     """The namespace of NumPy, as the engine asks for it."""
 
+    COMPILED = False
+
     def __init__(self) -> None:
         self.takes = 0
 

@@ -70,6 +70,16 @@ def test_memory_of_a_step(operator, dimension, vectors, most, mode):
     assert ours.cost_analysis()["transcendentals"] == entries  # nothing dear is made again
 
 
+def test_memory_of_a_value():
+    """The rows of a product are weighted before they are stacked: 30 sets and 306 otherwise."""
+    parameters = weights((5, *HIDDEN, 1), "float32")
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, 5)), "float32")
+    ours = jax.jit(batched(jf.biharmonic)).lower(parameters, x).compile()
+    one_set = x.dtype.itemsize * BATCH * sum(HIDDEN)
+    assert ours.memory_analysis().temp_size_in_bytes <= 24 * one_set
+    assert ours.cost_analysis()["bytes accessed"] <= 230 * one_set
+
+
 def test_memory_without_operators():
     """A step of a PINN keeps less than one of nested derivatives, and computes less."""
     parameters = weights((2, 64, 64, 1), "float32")

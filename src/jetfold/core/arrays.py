@@ -57,6 +57,9 @@ class Arrays(Protocol):
     @property
     def zeros_like(self) -> Entrywise: ...
 
+    COMPILED: bool
+    """Whether operations are compiled together, so that their number does not matter."""
+
     # ---- made from numbers
 
     def asarray(self, x: Any, like: Array) -> Array:

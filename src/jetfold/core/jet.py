@@ -172,10 +172,10 @@ def plus_pair(
     """total[w] + Σ c^w_{ab} B(u[a], v[b]) for one pair of degrees."""
     if type(u) is Structured or type(v) is Structured:
         return add(total, _structured_pair(table, u, v, bilinear, xp))
-    sums = _sums(table, u, v, bilinear, xp)
-    if total is None or table.factor == 1 or type(total) is Structured:
-        return add(total, scaled(table.factor, sums))
-    return xp.multiply_add(total, sums, table.factor)
+    sums, factor = _sums(table, u, v, bilinear, xp)
+    if total is None or factor == 1 or type(total) is Structured:
+        return add(total, scaled(factor, sums))
+    return xp.multiply_add(total, sums, factor)
 
 
 def _structured_pair(table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
@@ -193,32 +193,36 @@ def _structured_pair(table: Product, u: Block, v: Block, bilinear: Bilinear, xp:
     return plus_pair(found, table, rest, other, bilinear, xp)
 
 
-def _sums(table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays) -> Block:
-    """Σ c^w_{ab} B(u[a], v[b]) without the factor that all c have in common."""
+def _sums(
+    table: Product, u: Block, v: Block, bilinear: Bilinear, xp: Arrays
+) -> tuple[Block, float]:
+    """Σ c^w_{ab} B(u[a], v[b]) as sums and a factor, which all c have in common."""
     if table.diagonal is not None:
         u = u if table.equal else xp.scale(u, table.diagonal)
-        return bilinear.contract(u, v)[None]
+        return bilinear.contract(u, v)[None], table.factor
     if table.rowwise is not None:
         u = u if table.equal else xp.scale(u, table.rowwise)
-        return bilinear.blocks(u, v)
+        return bilinear.blocks(u, v), table.factor
     if len(table.entries) > UNROLL:
         left = xp.take(u, [a for _, a, _, _ in table.entries])
         right = xp.take(v, [b for _, _, b, _ in table.entries])
         terms = bilinear.blocks(left, right)
         terms = terms if table.equal else xp.scale(terms, [c for *_, c in table.entries])
-        return xp.segment_sum(terms, [w for w, *_ in table.entries], table.size)
+        return xp.segment_sum(terms, [w for w, *_ in table.entries], table.size), table.factor
+    # Fewer operations, or a product that fuses with the rows before they are stacked.
+    factor = 1.0 if xp.COMPILED else table.factor
     left, right = xp.unstack(u), xp.unstack(v)
     rows = []
     for _, terms in table.rows:
         total = None
         for a, b, c in terms:
             term = bilinear.one(left[a], right[b])
-            total = add(total, term if table.equal else scaled(c, term))
+            total = add(total, scaled(c / factor, term))
         rows.append(total)
     block = xp.stack(rows)
     if len(rows) == table.size:
-        return block
-    return xp.segment_sum(block, [w for w, _ in table.rows], table.size)
+        return block, factor
+    return xp.segment_sum(block, [w for w, _ in table.rows], table.size), factor
 
 
 def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arrays) -> list[Block]:
@@ -246,8 +250,8 @@ def compose(jet: Jet, tower: Sequence[Array | float | None], ndim: int, xp: Arra
                     top = plus_pair(None, chosen, left, right, elementwise, xp)
                     out[k] = _plus_product(out[k], top, t, xp)
                     continue
-                top = _sums(chosen, left, right, elementwise, xp)
-                out[k] = _plus_product(out[k], top, t, xp, chosen.factor)
+                top, factor = _sums(chosen, left, right, elementwise, xp)
+                out[k] = _plus_product(out[k], top, t, xp, factor)
     return out[1:]
 
 
