@@ -69,16 +69,19 @@ def once(call: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
-TURN, CALLS = 0.1, 8
-"""A turn of short calls ends after so many seconds, or so many calls."""
+TURN, CALLS, LONG = 0.1, 8, 1.0
+"""A turn ends after so many seconds, or so many calls; calls of LONG seconds count at once."""
 
 
 def turn(call: Callable[[], object]) -> list[float]:
-    """The seconds of the calls that count in one turn."""
+    """The seconds of the calls that count in one turn: not the first, unless it is long."""
+    first, _ = once(call)
+    if first >= LONG:
+        return [first]
     found = [once(call)[0]]
-    while len(found) < CALLS and sum(found) + found[-1] < TURN:
+    while len(found) < CALLS - 1 and sum(found) + found[-1] < TURN:
         found.append(once(call)[0])
-    return found if len(found) == 1 else found[1:]
+    return found
 
 
 def take_turns(
@@ -91,8 +94,8 @@ def take_turns(
 ) -> dict[str, Timing]:
     """Time every competitor, one turn each per round, so that a slow moment strikes all of them.
 
-    A turn is one call, or for short ones several: the first of them is not counted, because it
-    pays for the caches and the memory that the neighbour left behind.
+    A turn is several calls, and the first is not counted, because it pays for the caches and the
+    memory that the neighbour left behind; calls that last long count at once.
 
     Args:
         competitors: calls that return when their work is done.
