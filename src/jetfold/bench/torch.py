@@ -33,6 +33,7 @@ class Step:
         )
 
     def kept(self, parameters: Any, x: Any) -> int | None:
+        self.loss(x)  # compiled without hooks: torch.func, which refuses them, would leave them off
         try:
             return self._saved({t.untyped_storage().data_ptr() for t in (*parameters, x)}, x)
         except RuntimeError as error:
