@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import importlib.metadata
 import importlib.util
@@ -30,18 +31,34 @@ sys.meta_path.insert(0, Absent())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """JAX compiles quickly instead of well, and keeps what it compiled: most of a test's time."""
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    """What takes most of a test's time is spared: optimising, and compiling again."""
+    quick = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # lowered programs do not say where they stand
+        "TORCHINDUCTOR_VEC_ISA_OK": "1",  # the processor says what it has; no compiler is asked
+    }
     if "jax" not in ABSENT and importlib.util.find_spec("jaxlib"):
         old = [int(n) for n in importlib.metadata.version("jaxlib").split(".")[:2]] < [0, 11]
         if old:  # later ones refuse an option that they do not know
-            os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
-    if getattr(config, "cache", None) and not hasattr(
-        config, "workerinput"
-    ):  # workers inherit these
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+            quick["XLA_FLAGS"] = (
+                "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+            )
+    if getattr(config, "cache", None) and not hasattr(config, "workerinput"):
+        quick["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+        quick["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+        quick["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    for name, value in quick.items():  # workers inherit these
+        os.environ.setdefault(name, value)
+
+
+gc.disable()  # imports leave no garbage
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector of garbage need not look through it again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 hypothesis.settings.register_profile(

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
 import jetfold as jf
 from jetfold import cli
+from jetfold.__main__ import COMMANDS, main
 from jetfold.bench import report
 from jetfold.expressions import ExpressionError, parse
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.application(), list(arguments))
+    """A command in this process: its exit status, and what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        try:
+            main(arguments)
+            code = 0
+        except SystemExit as error:
+            code = error.code
+    return SimpleNamespace(exit_code=code or 0, output=printed.getvalue())
 
 
 # ------------------------------------------------------------------ expressions
@@ -125,34 +136,59 @@ def test_explain_refuses(arguments, says):
 
 def test_version_and_help():
     assert run("--version").output == f"jetfold {jf.__version__}\n"
-    assert "bench" in run("--help").output
+    for help in (run(), run("--help")):
+        assert help.exit_code == 0
+        assert all(f"{name} " in help.output for name in ("explain", *COMMANDS))
+    assert set(COMMANDS) == {command.name for command in cli.application().registered_commands}
+    assert "--names" in run("explain", "--help").output
+    assert "invalid choice: 'bnech'" in run("bnech").output
+
+
+def without(missing, arguments, folder):
+    """`python -m jetfold` where some packages are not there."""
+    code = (
+        "import runpy, sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name.partition('.')[0] in {list(missing)!r}:\n"
+        "            raise ModuleNotFoundError('no ' + name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        f"sys.argv = ['jetfold', *{arguments!r}]\n"
+        "runpy.run_module('jetfold', run_name='__main__')\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--version"], f"jetfold {jf.__version__}"),
+        (["--help"], "bench"),
+        (["explain", "-t + x**4"], "-t + x**4   = u_e4"),
+    ],
+)
+def test_what_needs_nothing_but_jetfold(arguments, says, tmp_path):
+    extras = ("typer", "click", "rich", "matplotlib", "torch", "jax", "jaxlib", "flax", "folx")
+    result = without(extras, arguments, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert says in result.stdout
 
 
 @pytest.mark.parametrize(
     ("missing", "arguments", "extra"),
     [
-        ("typer", ["--version"], "bench"),
-        ("rich", ["explain", "x"], "bench"),
+        ("typer", ["bench"], "bench"),
+        ("rich", ["coverage"], "bench"),
         ("matplotlib", ["bench"], "bench"),
         ("torch", ["bench"], "torch"),
-        ("flax", ["bench", "--suite", "vmc"], "bench"),
+        ("plotly", ["report"], "bench"),
+        ("flax", ["bench", "--suite", "vmc"], "jax-bench"),
     ],
 )
 def test_a_missing_package_is_answered_with_how_to_install_it(missing, arguments, extra, tmp_path):
-    code = (
-        "import sys\n"
-        f"class Missing:\n"
-        f"    def find_spec(self, name, *_):\n"
-        f"        if name.partition('.')[0] == {missing!r}:\n"
-        f"            raise ModuleNotFoundError('no ' + name, name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from jetfold.cli import main\n"
-        f"sys.argv = ['jetfold', *{arguments!r}]\n"
-        "main()\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    result = without([missing], arguments, tmp_path)
     assert result.returncode == 1
     assert f"needs {missing}" in result.stderr
     assert f"pip install 'jetfold[{extra}]'" in result.stderr
@@ -229,7 +265,7 @@ def test_bench_fails_when_a_result_is_not_exact(tmp_path, monkeypatch):
     some = ("--operators", "kp", "--methods", "minimal", "--out", str(tmp_path))
     result = run("bench", *TORCH, *some)
     assert result.exit_code == 1
-    assert "KP, linear part, minimal, eager: relative error" in result.output
+    assert "∂t∂x + ∂x⁴ + 3∂y², minimal, eager: relative error" in result.output
     assert "exceeds the 1e-12 allowed in float32" in " ".join(result.output.split())
     assert (tmp_path / "torch.csv").exists()
 

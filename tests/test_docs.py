@@ -24,3 +24,14 @@ PROGRAMS = [
 def test_programs_of_the_docs(page, program):
     assert "assert" in program
     exec(compile(program, f"docs/{page}", "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["writing.md"])
+def test_pages_from_top_to_bottom(page):
+    """Programs that go on from each other."""
+    found = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+    assert len(found) > 3
+    names: dict[str, object] = {}
+    for program in found:
+        assert "assert" in program
+        exec(compile(program, f"docs/{page}", "exec"), names)

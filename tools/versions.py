@@ -65,8 +65,8 @@ WITHOUT = {"jax": "torch", "torch": "jax jaxlib flax equinox folx"}
 BRING = {"jax": {"diffrax", "equinox", "flax", "folx"}, "torch": {"torchdiffeq"}}
 """Development dependencies that bring a framework with them."""
 
-NO_TESTS = {"mypy", "ruff"}
-"""And those that check the code, whatever the versions."""
+NO_TESTS = {"mypy", "ruff", "jetfold"}
+"""And those that check the code, whatever the versions; and what is there already."""
 
 
 def main() -> None:
@@ -120,7 +120,8 @@ def requirements(framework: str) -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     left_out = NO_TESTS.union(*(names for other, names in BRING.items() if other != framework))
-    names = {need: re.split(r"[<>=\[]", need)[0] for need in extras["bench"] + extras["dev"]}
+    needs = extras["bench"] + extras["jax-bench"] + extras["dev"]
+    names = {need: re.split(r"[<>=\[]", need)[0] for need in needs}
     return [need for need, name in names.items() if name not in left_out]
 
 

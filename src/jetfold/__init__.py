@@ -5,6 +5,7 @@ See `laplacian`, `partials` and `derivatives`; `explain` shows what an operator 
 
 from .collapse import collapse
 from .derivatives import derivatives
+from .directional import directional_derivative, normal_derivative
 from .explain import check, explain
 from .named import (
     biharmonic,
@@ -12,13 +13,16 @@ from .named import (
     divergence,
     gradient,
     hessian,
+    identity,
     jacobian,
     laplacian,
     value,
     weighted_laplacian,
 )
 from .operators import Operator, partials
+from .outputs import output
 from .randomized import randomize
+from .residual import residual
 from .rules import register_rule
 from .taylor import jet
 from .transform import Transform
@@ -35,16 +39,21 @@ __all__ = [
     "collapse",
     "curl",
     "derivatives",
+    "directional_derivative",
     "divergence",
     "explain",
     "gradient",
     "hessian",
+    "identity",
     "jacobian",
     "jet",
     "laplacian",
+    "normal_derivative",
+    "output",
     "partials",
     "randomize",
     "register_rule",
+    "residual",
     "strict",
     "value",
     "weighted_laplacian",

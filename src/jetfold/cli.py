@@ -1,9 +1,9 @@
-"""The command line: `jetfold bench`, `jetfold explain` and `jetfold coverage`.
+"""The commands that come with the extra "bench": `jetfold bench`, `report`, `coverage`, `pages`.
 
-typer, rich, matplotlib and torch are optional, so nothing of them is imported before `main` runs.
+`__main__` holds the others, and calls `application` for these. typer, rich, matplotlib and torch
+are optional, so nothing of them is imported before a command runs.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -11,53 +11,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
-
-from . import __version__, named
-from .explain import Explanation, explain
-from .expressions import parse
-from .transform import Transform
-
-EXTRAS = {
-    "typer": "bench",
-    "rich": "bench",
-    "matplotlib": "bench",
-    "torch": "torch",
-    "jax": "jax",
-    "flax": "bench",
-    "expecttest": "coverage",
-    "absl": "coverage",
-}
-"""Which optional extra of jetfold brings which package."""
-
-
-NAMED: dict[str, Transform] = {
-    found.name: found for found in vars(named).values() if isinstance(found, Transform)
-}
-"""The operators that `jetfold explain` knows by name, in any number of coordinates."""
-
-
-def explained(expression: str, names: Sequence[str] = (), dim: int | None = None) -> Explanation:
-    """What `jetfold explain` prints.
-
-    Raises:
-        ValueError: the options do not fit the expression, or it is no operator.
-    """
-    if expression in NAMED and not names:
-        if dim is None:
-            raise ValueError(
-                f"the {expression} needs the number of coordinates: jetfold explain {expression} "
-                "--dim 3"
-            )
-        return explain(NAMED[expression], coordinates=dim)
-    if dim is not None:
-        raise ValueError(
-            f"--dim goes with {', '.join(NAMED)}; the coordinates of an expression are its names, "
-            'or those of --names "t x y"'
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"--names has a name twice: {' '.join(names)}")
-    return explain(parse(expression, names))
-
 
 # ------------------------------------------------------------------ bench
 
@@ -111,7 +64,6 @@ def measure(
     out: Path,
     suite: str = "operators",
     quick: bool = False,
-    page: Path | None = None,
 ) -> int:
     """What `jetfold bench` does for one framework; the exit status.
 
@@ -119,7 +71,6 @@ def measure(
         options: of the `Settings` of the suite; those that are missing have defaults there.
         suite: of `SUITES`.
         quick: the suite's `QUICK` settings, where others are not given.
-        page: where the table goes as Markdown, between the suite's marks.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -135,9 +86,8 @@ def measure(
     measured, reported = (import_module(f".bench.{name}", __package__) for name in SUITES[suite])
     if dtype not in TOLERANCE:
         raise ValueError(f"dtype must be one of {', '.join(TOLERANCE)}; got {dtype!r}")
-    for name, given, there in (("quick", quick, measured), ("page", page, reported)):
-        if given and not hasattr(there, name.upper() if name == "quick" else name):
-            raise ValueError(f"--{name} does not go with --suite {suite}")
+    if quick and not hasattr(measured, "QUICK"):
+        raise ValueError(f"--quick does not go with --suite {suite}")
     options = (measured.QUICK if quick else {}) | options
     known = {field.name for field in fields(measured.Settings)}
     for name in options:
@@ -171,12 +121,63 @@ def measure(
         reported.write_csv(outcome.rows, environment, numbers)
         drawn = reported.plot(outcome.rows, environment, picture)
         written = f"written: {numbers}, {picture}\n" if drawn else f"written: {numbers}\n"
-        if page:
-            report.into_page(page, name, reported.page(outcome.rows, environment))
         console.print(written, markup=False, highlight=False, soft_wrap=True)
     if warning := report.noise(outcome.rows):
         console.print(warning, style="yellow", highlight=False)
     problems = reported.complaints(outcome, dtype)
+    for problem in problems:
+        errors.print(problem, style="bold red", markup=False, highlight=False)
+    return 1 if problems else 0
+
+
+def reproduced(
+    size: str, frameworks: Sequence[str], device: str, threads: int | None, out: Path
+) -> int:
+    """What `jetfold bench --paper` does; the exit status."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    from .bench import evidence
+
+    console, errors = Console(), Console(stderr=True)
+    wanted = evidence.groups(size, frameworks, device, threads)
+    out.mkdir(parents=True, exist_ok=True)
+    results = evidence.opened(out, size)
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    file = out / evidence.FILE
+    try:
+        with (
+            evidence.processes(frameworks, out / "paper.log") as start,
+            bars.Progress(*columns, console=errors, transient=True) as progress,
+        ):
+            task = progress.add_task("starting", total=sum(len(specs) for specs, _ in wanted))
+            evidence.run(
+                wanted,
+                results,
+                out,
+                start,
+                lambda text, steps: progress.update(task, description=text, advance=steps),
+            )
+    except KeyboardInterrupt:
+        errors.print(
+            f"interrupted; {len(results.cells)} cells are in {file}, and the same command goes on",
+            style="yellow",
+            soft_wrap=True,
+        )
+        return 130
+    for line in results.versions.values():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(evidence.table(results))
+    console.print(evidence.legend(results), style="dim", highlight=False)
+    written = f"written: {file}, {file.with_suffix('.csv')}\n"
+    console.print(written, markup=False, highlight=False, soft_wrap=True)
+    problems = evidence.problems(results, wanted)
     for problem in problems:
         errors.print(problem, style="bold red", markup=False, highlight=False)
     return 1 if problems else 0
@@ -230,46 +231,6 @@ def application() -> Any:
     def refuse(error: Exception) -> "typer.Exit":
         typer.echo(f"jetfold: {error}", err=True)
         return typer.Exit(2)
-
-    def print_version(wanted: bool) -> None:
-        if wanted:
-            typer.echo(f"jetfold {__version__}")
-            raise typer.Exit
-
-    @app.callback()
-    def root(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", callback=print_version, is_eager=True, help="Print the version."
-            ),
-        ] = False,
-    ) -> None:
-        pass
-
-    # An expression may begin with a minus.
-    @app.command("explain", context_settings={"ignore_unknown_options": True})
-    def explain_command(
-        operator: Annotated[
-            str,
-            typer.Argument(help='An expression like "t - 0.1*(x**2+y**2)"; laplacian; biharmonic.'),
-        ],
-        names: Annotated[
-            str,
-            typer.Option(help='The coordinates in order, "t x y". Default: as they appear.'),
-        ] = "",
-        dim: Annotated[
-            int | None, typer.Option(help="The number of coordinates of laplacian or biharmonic.")
-        ] = None,
-    ) -> None:
-        """Print what an operator carries: vectors per method, basis and product rule."""
-        from rich.console import Console
-
-        try:
-            found = explained(operator.strip(), _words(names), dim)
-        except ValueError as error:
-            raise refuse(error) from None
-        Console().print(found)
 
     @app.command("bench")
     def bench_command(
@@ -364,12 +325,18 @@ def application() -> Any:
             bool, typer.Option("--training", help="The same as --suite training.")
         ] = False,
         quick: Annotated[
-            bool, typer.Option("--quick", help="With --training: small sizes and few calls.")
+            bool,
+            typer.Option("--quick", help="With --training or --paper: small sizes, few calls."),
         ] = False,
-        page: Annotated[
-            Path | None,
-            typer.Option(help="With --training: the page whose table is written, between marks."),
-        ] = None,
+        paper: Annotated[
+            bool,
+            typer.Option(
+                "--paper", help="The experiments of Dangel et al. 2025, and more; see below."
+            ),
+        ] = False,
+        full: Annotated[
+            bool, typer.Option("--full", help="With --paper: the whole grid of the paper.")
+        ] = False,
     ) -> None:
         """Measure the methods against each other and against plain forward passes.
 
@@ -398,6 +365,17 @@ def application() -> Any:
         torch.autograd.grad or jax.grad of jax.grad there. The picture shows memory over the number
         of points. Takes about 20 minutes for PyTorch and 10 for JAX, mostly compilation. Ends with
         status 1 if a gradient is not exact to 1e-4 (float32).
+
+        With --paper, runtime and peak memory (with and without all that a backward pass to the
+        parameters needs) of Laplacian, weighted Laplacian and biharmonic are measured over batch
+        sizes and, estimated, over numbers of random directions, by every method in both frameworks.
+        A straight line is fitted to each; its slope is set beside that of nested differentiation,
+        and beside the ratios of the paper. Further experiments follow: cost over dimension, order,
+        depth, width and kinds of network, float32 errors, compilation. Everything goes into
+        OUT/paper.json (and paper.csv), and what is there already is not measured again, so a run
+        may be interrupted. On two cores about an hour; with --quick less than ten minutes; with
+        --full (the paper's batches, up to 2048, for --device cuda) hours on a CPU. Takes
+        --framework, --device, --threads (of both frameworks) and --out.
         """
         from .bench import report  # noqa: F401  (what is missing should be missed at once)
 
@@ -424,12 +402,78 @@ def application() -> Any:
             options |= {name: value for name, value in numbers.items() if value is not None}
             flags = {"stochastic": stochastic, "training": training}
             suite = next((name for name, given in flags.items() if given), suite)
+            frameworks = _words(framework) or (("jax",) if suite == "vmc" else installed())
+            if full and not paper:
+                raise ValueError("--full goes with --paper")
+            if paper:
+                odd = {**options, "suite": suite if suite != "operators" else None}
+                for name in (n for n, value in odd.items() if value and n != "seed"):
+                    raise ValueError(f"--{OPTIONS.get(name, name)} does not go with --paper")
+                size = "full" if full else "quick" if quick else "default"
+                raise typer.Exit(reproduced(size, frameworks, device, threads, out))
             status = 0
-            for name in _words(framework) or (("jax",) if suite == "vmc" else installed()):
-                status |= measure(options, name, device, dtype, threads, out, suite, quick, page)
+            for name in frameworks:
+                status |= measure(options, name, device, dtype, threads, out, suite, quick)
         except ValueError as error:
             raise refuse(error) from None
         raise typer.Exit(status)
+
+    @app.command("report")
+    def report_command(
+        results: Annotated[
+            Path, typer.Argument(help="What `jetfold bench --paper` has written.")
+        ] = Path("bench-results/paper.json"),
+        against: Annotated[
+            Path | None,
+            typer.Option(help="Results of another machine or version, to set beside these."),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="The page. Default: report.html beside the results.")
+        ] = None,
+        show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    ) -> None:
+        """Write a page from measured results: report.html, and beside it report.csv and .json.
+
+        The page needs nothing but itself: three sentences, which rows we lose and to whom, the
+        paper's table with the published ratios, plots, predictions against measurements. With
+        --against, what changed by more than the noise.
+        """
+        from .report.page import Input, write
+
+        try:
+            here, there = Input.read(results), Input.read(against) if against else None
+            written = write(here, there, out or results.with_name("report.html"))
+        except ValueError as error:
+            raise refuse(error) from None
+        typer.echo("written: " + ", ".join(map(str, written)))
+        if show:
+            typer.launch(str(written[0]))
+
+    @app.command("pages")
+    def pages_command(
+        check: Annotated[
+            bool, typer.Option("--check", help="Write nothing; status 1 if something is stale.")
+        ] = False,
+        root: Annotated[
+            Path, typer.Option(help="The directory of README.md and docs/; it has docs/results/.")
+        ] = Path(),
+    ) -> None:
+        """Write the tables of README.md and docs/ from the results in docs/results/.
+
+        Between marks: <!-- torch-training --> is made of docs/results/torch-training.csv.
+        To measure again, run jetfold bench with --out docs/results.
+        """
+        from .bench import pages
+
+        try:
+            for path in [] if check else pages.write(root):
+                typer.echo(f"written: {path}")
+            problems = pages.problems(root)
+        except ValueError as error:
+            raise refuse(error) from None
+        for problem in problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(1 if problems else 0)
 
     @app.command("coverage")
     def coverage_command(
@@ -460,21 +504,3 @@ def application() -> Any:
         raise typer.Exit(status)
 
     return app
-
-
-def main() -> None:
-    """The entry point. A package that is missing is answered with how to install it."""
-    try:
-        application()()
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        sys.exit(
-            f"jetfold: this command needs {package}, which is not installed; run\n"
-            f"    pip install 'jetfold[{EXTRAS[package]}]'"
-        )
-
-
-if __name__ == "__main__":
-    main()

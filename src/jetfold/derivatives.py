@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number as AnyNumber
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from .core.arrays import Array
 from .core.symbols import Variables, together
 from .frameworks import made, static
+from .names import check_alike
 from .operators import Operator, numeric
-from .transform import Call, Transform
+from .transform import Applied, Call, Transform
+from .typed import Key, ToDict, ToList, ToTuple
 
 
 class Derivatives(Transform):
@@ -24,19 +26,16 @@ class Derivatives(Transform):
     name = "derivatives"
 
     def __init__(self, tree: Any) -> None:
-        self.tree = map_tree(_member, tree)
+        self.tree = map_tree(member, tree)
         self.members: tuple[Transform, ...] = tuple(
             member for leaf in tree_leaves(self.tree) for member in _members(leaf)
         )
         self.symbols = made(together, *(member.symbols for member in self.members))
         self.random = any(member.random for member in self.members)
-        given = {m.coordinates for m in self.members if m.coordinates is not None}
-        if len(given) > 1:
-            raise ValueError(
-                f"operators on {' and on '.join(map(str, sorted(given)))} coordinates do not "
-                "combine; take all from one partials(n)"
-            )
-        self.coordinates = next(iter(given), None)
+        check_alike(self.members)
+        given = [m.coordinates for m in self.members if m.coordinates is not None]
+        self.coordinates = given[0] if given else None
+        self.names = {i: name for m in self.members for i, name in m.names.items() if i >= 0}
 
     def variables(self, n: int) -> Variables:
         return n, tuple((member.variables(n), 0) for member in self.members)
@@ -95,23 +94,49 @@ def _joined(call: Call, blocks: Sequence[Array]) -> Array:
     return xp.concat(alike, 0)
 
 
-def _member(leaf: Any) -> Transform:
+def member(leaf: Any, taker: str = "derivatives") -> Transform:
     """A leaf of the tree as a transform: a number c stands for c·u."""
     if isinstance(leaf, Transform):
         return leaf
     if isinstance(leaf, AnyNumber):
         return Operator([numeric(leaf)], None)
-    hint = " (the operator itself, not operator(f))" if callable(leaf) else ""
-    raise TypeError(
-        f"derivatives takes operators and numbers, got {type(leaf).__name__} in its tree{hint}"
-    )
+    hint = ""
+    if isinstance(leaf, Applied):
+        hint = f": write {leaf.transform}, the operator itself, not {leaf.__name__}"
+    elif callable(leaf):
+        name = getattr(leaf, "__name__", "f")
+        hint = (
+            f": a function that makes an operator is called, {name}(...), and the one that is "
+            f"differentiated comes after, {taker}(...)({name})(x)"
+        )
+    raise TypeError(f"{taker} takes operators and numbers, got {type(leaf).__name__}{hint}")
 
 
 def _members(leaf: Transform) -> tuple[Transform, ...]:
     return leaf.members if isinstance(leaf, Derivatives) else (leaf,)
 
 
-def derivatives(operators: Any) -> Derivatives:
+if TYPE_CHECKING:  # what the call returns has the structure of what is wanted
+
+    class InDict(Derivatives, Generic[Key]):
+        __call__: ToDict[Key]  # type: ignore[assignment]
+
+    class InTuple(Derivatives):
+        __call__: ToTuple  # type: ignore[assignment]
+
+    class InList(Derivatives):
+        __call__: ToList  # type: ignore[assignment]
+
+
+@overload
+def derivatives(operators: Mapping[Key, Transform | complex]) -> InDict[Key]: ...
+@overload
+def derivatives(operators: tuple[Transform | complex, ...]) -> InTuple: ...
+@overload
+def derivatives(operators: list[Transform | complex]) -> InList: ...
+@overload
+def derivatives(operators: Any) -> Derivatives: ...
+def derivatives(operators: Any, *misplaced: Any) -> Any:
     """Several operators of one function from ONE propagation, with the fewest vectors of all.
 
     Args:
@@ -132,6 +157,11 @@ def derivatives(operators: Any) -> Derivatives:
     >>> derivatives({"u": 1, "du": jf.gradient, "u_xx": x**2})(u)(torch.tensor([3.0, 0.0]))
     {'u': tensor(0.), 'du': tensor([0., 9.]), 'u_xx': tensor(-0.)}
     """
+    if misplaced:
+        raise TypeError(
+            "derivatives takes the operators alone and gives one: write "
+            "derivatives({...})(f)(x), not derivatives({...}, f, x)"
+        )
     found = Derivatives(operators)
     if not any(isinstance(leaf, Transform) for leaf in tree_leaves(operators)):
         raise TypeError(

@@ -1,10 +1,12 @@
-"""Operators written as text: `t - 0.1*(x**2 + y**2)`."""
+"""Operators written as text: `t - 0.1*(x**2 + y**2)`, or `u_t - 0.1*(u_xx + u_yy)`."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 from .operators import Operator, partials
@@ -18,6 +20,9 @@ class ExpressionError(ValueError):
         super().__init__(f"{problem}\n\n  {expression}\n  {marks}")
 
 
+SUBSCRIPT = re.compile(r"(?!(?:d|D|∂|partial)_)([^\W\d_]+)_([^\W\d_]+)")
+"""u_xx: a function and the letters of coordinates (d_x and x_1 are names of coordinates)."""
+
 GRAMMAR = "write coordinates and numbers with + - * / **, as in t - 0.1*(x**2 + y**2)"
 
 HIGHEST_POWER = 64
@@ -28,7 +33,8 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
     """The operator that an expression describes. Nothing is evaluated but arithmetic.
 
     Args:
-        expression: coordinates and numbers with + - * / ** and parentheses.
+        expression: coordinates and numbers with + - * / ** and parentheses; or derivatives of one
+            function in subscripts, u_t + u_xx + u.
         names: the coordinates, in order; by default in the order in which they appear.
 
     Raises:
@@ -36,8 +42,10 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
 
     >>> parse("t - 0.1*(x**2 + y**2)")
     Operator(t - 0.1*x**2 - 0.1*y**2)
-    >>> parse("u_xx").coordinates, parse("x**2", names=["t", "x"]).coordinates
-    (1, 2)
+    >>> parse("u_t + u_xx + u_xxxx")
+    Operator(t + x**2 + x**4)
+    >>> parse("x**2", names=["t", "x"]).coordinates
+    2
     """
     expression = " ".join(expression.split())
     if not expression:
@@ -56,10 +64,20 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
 
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     found.sort(key=lambda node: node.col_offset)
-    known = list(names) or list(dict.fromkeys(node.id for node in found))
-    if not known:
+    if not (found or names):
         raise fail(tree, f"no coordinate occurs in it; {GRAMMAR}")
-    variables = dict(zip(known, partials(len(known), names=known), strict=True))
+    subscripts = _subscripts(found, names, fail)
+    if subscripts:
+        known = list(names) or list(dict.fromkeys("".join(subscripts.values())))
+    else:
+        known = list(names) or list(dict.fromkeys(node.id for node in found))
+    one = dict(zip(known, partials(len(known), names=known), strict=True))
+    variables = dict(one)
+    for name, letters in subscripts.items():
+        if unknown := [letter for letter in letters if letter not in one]:
+            node = next(node for node in found if node.id == name)
+            raise fail(node, f"{unknown[0]} is not among the names {' '.join(known)}")
+        variables[name] = prod((one[letter] for letter in letters), start=one[known[0]] ** 0)
 
     def value(node: ast.expr) -> Any:  # an Operator or a Fraction
         match node:
@@ -74,7 +92,9 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
             case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
                 return value(operand) if isinstance(sign, ast.UAdd) else -value(operand)
             case ast.BinOp(left=left, op=ast.Pow(), right=right):
-                return power(value(left), right)
+                if isinstance(found := value(left), Operator):
+                    linear(node, left)
+                return power(found, right)
             case ast.BinOp(left=left, op=ast.Div(), right=right):
                 divisor = value(right)
                 if isinstance(divisor, Operator):
@@ -87,10 +107,24 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
             case ast.BinOp(left=left, op=ast.Sub(), right=right):
                 return value(left) - value(right)
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
-                return value(left) * value(right)
+                factors = value(left), value(right)
+                if all(isinstance(factor, Operator) for factor in factors):
+                    linear(node, left)
+                return factors[0] * factors[1]
             case ast.BinOp(op=ast.BitXor()):
                 raise fail(node, "a power is written with **, not with ^")
         raise fail(node, f"this is not part of an operator; {GRAMMAR}")
+
+    def linear(node: ast.expr, left: ast.expr) -> None:
+        """Refuse products of derivatives, which are no linear operator."""
+        if subscripts:
+            f, _, letters = (left.id if isinstance(left, ast.Name) else "u_x").partition("_")
+            second = f"{f}_{(letters or 'x') * 2}"
+            raise fail(
+                node,
+                f"this is a product of functions, no linear operator (the second derivative is "
+                f"{second}); nonlinear equations are evaluated by jetfold.residual",
+            )
 
     def power(base: Any, right: ast.expr) -> Any:
         exponent = value(right)
@@ -103,3 +137,28 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
     if not isinstance(result, Operator):  # names were given, but none is used
         raise fail(tree, f"this is a number, not an operator; {GRAMMAR}")
     return result
+
+
+def _subscripts(
+    found: Sequence[ast.Name], names: Sequence[str], fail: Callable[[ast.AST, str], Exception]
+) -> dict[str, str]:
+    """u_xx -> "xx" for all names, if they are derivatives of a function; u itself -> "".
+
+    Without subscripts, or where they are names of coordinates, that is nothing.
+    """
+    matches = {node.id: SUBSCRIPT.fullmatch(node.id) for node in found if node.id not in names}
+    functions = {match[1]: name for name, match in matches.items() if match}
+    for node in found if functions else ():
+        match = matches.get(node.id)
+        if len(functions) > 1 and match:
+            f = next(iter(functions))
+            if match[1] != f:
+                raise fail(node, f"an operator acts on one function, here {f} and {match[1]}")
+        if match is None and node.id not in functions:
+            f = next(iter(functions))
+            raise fail(
+                node,
+                f"{functions[f]} is read as a derivative of {f}, and {node.id} as a coordinate: "
+                f"write either {f}_t + {f}_xx or t + x**2",
+            )
+    return {name: match[2] if match else "" for name, match in matches.items()} if functions else {}

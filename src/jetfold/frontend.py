@@ -14,10 +14,44 @@ import numpy as np
 
 from .core.algebra import JetAlgebra
 from .core.arrays import Array, Arrays, Block
+from .core.costs import Cost, Gradient, Rates
 
 Result = TypeVar("Result")
 Step = Callable[[Any, int], Any]
 """(start, count) -> a pytree of arrays: what some directions contribute."""
+
+
+class Counter(Protocol):
+    """What programs cost, before anything runs."""
+
+    def cost(
+        self, function: Callable[..., Any], args: Sequence[Any], points: Sequence[int]
+    ) -> Cost:
+        """Of function(*args), nothing being kept for gradients.
+
+        Args:
+            points: the positions of arguments of which the shapes alone may count.
+
+        Raises:
+            UnpredictableError: shapes do not tell.
+        """
+
+    def gradient(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        points: Sequence[int],
+        plain: Callable[..., Any],
+    ) -> Gradient | None:
+        """By the parameters of a plain function, of which this one is made; bytes are counted
+        beside points and parameters. None where there are no parameters.
+
+        Raises:
+            UnpredictableError: shapes do not tell.
+        """
+
+    def rates(self, like: Array, fused: bool) -> Rates:
+        """How fast the device of an array is, measured once."""
 
 
 class Frontend(Protocol):
@@ -50,6 +84,12 @@ class Frontend(Protocol):
 
     def attempted(self, function: Callable[..., Result], *args: Any) -> Result | None:
         """The same, of arguments for which a tracer may have symbols: None if it has."""
+
+    def remembers(self) -> bool:
+        """Whether what is found in a call may be kept: not by a tracer that would trace again."""
+
+    def version(self, array: Array) -> int:
+        """Another number after the array was written to, where that is known."""
 
     def whole(self, *functions: Callable[..., Any]) -> None:
         """Say to a tracer of the framework that it takes these functions as a whole, or not at all.
@@ -165,6 +205,11 @@ class Frontend(Protocol):
         self, func: Callable[[Array], Array], point: Array, tangent: Array
     ) -> Array:
         """vᵀ(∇²f)v of a function with one number per point, forward over reverse, in f's shape."""
+
+    # ---- what it costs
+
+    def counter(self) -> Counter:
+        """Loaded when it is asked for."""
 
     # ---- references in double precision
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Unpack, overload
 
 import numpy as np
 
 from .core.arrays import Array
-from .core.polynomial import Polynomial
+from .core.polynomial import RADIAL, Polynomial
 from .core.symbols import Entries, Polynomials, Products, Variables
-from .operators import Operator, Term, described, factor, radial
-from .transform import Call, Function, Transform
+from .names import names_of
+from .operators import Operator, Term, described, factor, partials
+from .transform import Call, Transform
+from .typed import Module, Options, P, T
 
 value = Operator([Term((), Polynomial.constant(1))], None, name="value")
 value.__doc__ = """The function itself, an operator of order 0: for `derivatives`, and for sums.
@@ -24,7 +26,82 @@ value.__doc__ = """The function itself, an operator of order 0: for `derivatives
 tensor(19.)
 """
 
-laplacian = radial(
+identity = value
+"""`value` by its other name: u ↦ u, an operator like the others."""
+
+
+class Radial(Operator):
+    """A power of the Laplacian, over all coordinates or over some: a named operator."""
+
+    def __init__(self, power: int, name: str, doc: str) -> None:
+        term = Term((), Polynomial({(RADIAL,) * power: 1}))
+        super().__init__([term], None, {RADIAL: "laplacian"}, name)
+        self.power = power
+        self.__doc__ = doc
+
+    @overload
+    def __call__(
+        self, f: Module[T], *, over: Any = None, names: Any = None, **options: Unpack[Options]
+    ) -> Callable[..., T]: ...
+    @overload
+    def __call__(
+        self, f: Callable[P, T], *, over: Any = None, names: Any = None, **options: Unpack[Options]
+    ) -> Callable[P, T]: ...
+    @overload
+    def __call__(self, f: None = None, *, over: Any, names: Any = None) -> Operator: ...
+    def __call__(
+        self,
+        f: Any = None,
+        *point: Any,
+        over: Any = None,
+        names: Any = None,
+        **options: Any,
+    ) -> Any:
+        operator = self if over is None else self.over(over, names)
+        if f is None and over is None:
+            raise TypeError(
+                f"{self.name} is an operator as it is: {self.name}(f)(x), or, over some of the "
+                f'coordinates, {self.name}(over="x y", names="t x y")'
+            )
+        return operator if f is None else Transform.__call__(operator, f, *point, **options)
+
+    def over(self, coordinates: Any, names: str | Sequence[str] | None = None) -> Operator:
+        """The same in some coordinates: operators of `partials`, indices, or names."""
+        squares = [one**2 for one in _chosen(self.name, coordinates, names_of(names))]
+        total = squares[0]
+        for square in squares[1:]:
+            total = total + square
+        return total**self.power
+
+
+def _chosen(name: str, coordinates: Any, names: Sequence[str]) -> list[Operator]:
+    """The operators ∂/∂x_i over which a Laplacian sums."""
+    wanted: Any = names_of(coordinates) if isinstance(coordinates, str) else coordinates
+    wanted = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+    if wanted and all(isinstance(one, Operator) and _is_partial(one) for one in wanted):
+        return list(wanted)
+    if wanted and names and all(one in names for one in wanted):
+        known = dict(zip(names, partials(len(names), names), strict=True))
+        return [known[one] for one in wanted]
+    whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in wanted)
+    if wanted and whole and len(set(wanted)) == len(wanted):
+        n = len(names) or None
+        if n is None or max(wanted) < n:
+            named = dict(enumerate(names))
+            return [Operator([Term((), Polynomial.variable(i))], n, named) for i in wanted]
+    raise ValueError(
+        f'{name}(over=...) takes names beside those of all coordinates, over="x y", names="t x y"; '
+        'or operators, over=[x, y] after t, x, y = jetfold.partials("t x y"); or indices, '
+        f"over=(1, 2); got over={coordinates!r}, names={' '.join(names) or None!r}"
+    )
+
+
+def _is_partial(operator: Operator) -> bool:
+    one = next(iter(operator.symbol.terms.items()), ((), 0))
+    return len(operator.symbol.terms) == 1 and len(one[0]) == one[1] == 1 and not operator.outside
+
+
+laplacian = Radial(
     1,
     "laplacian",
     """The Laplacian Σ_i ∂²f/∂x_i², equivalent to the trace of `torch.func.hessian(f)(x)`.
@@ -37,6 +114,9 @@ Args:
     argnums: the argument to differentiate, or several, their coordinates concatenated.
     batch_dims: how many leading axes index independent points.
     method: "minimal", "collapsed", "standard" or "nested".
+    over, names: some of the coordinates instead of all, by name, `over="x y", names="t x y"`, as
+        operators of `partials`, `over=[x, y]`, or by index, `over=(1, 2)`. Without f that is an
+        operator, to be combined with others.
     chunk_size: evaluate that many directions at a time, one piece after the other: the same
         value, in the memory of chunk_size+2 vectors. Its gradient computes the pieces again (in
         PyTorch not inside torch.compile and torch.func, which keep what all of them save).
@@ -51,10 +131,12 @@ Raises:
 >>> import torch
 >>> laplacian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
 tensor(18.)
+>>> laplacian(over="x y", names="t x y")
+Operator(x**2 + y**2)
 """,
 )
 
-biharmonic = radial(
+biharmonic = Radial(
     2,
     "biharmonic",
     """The biharmonic Δ²f = Σ_ij ∂⁴f/∂x_i²∂x_j², equivalent to `laplacian(laplacian(f))`.
@@ -121,8 +203,16 @@ def _gradient(call: Call, x: Array) -> Any:
         raise ValueError(
             "gradient takes a function with one number per point, got a result of shape "
             f"{out[len(batch) :]}; use jetfold.jacobian, or return one entry"
+            + _or_batch_dims(call, out)
         )
     return _jacobian(call, x.reshape((call.n, *batch)))
+
+
+def _or_batch_dims(call: Call, out: tuple[int, ...]) -> str:
+    """A hint, where the first axis of the point is one of the result too."""
+    shape = tuple(call.points[0].shape)
+    meant = not call.batch_dims and len(shape) > 1 and out[:1] == shape[:1]
+    return "; if its first axis indexes points, pass batch_dims=1" if meant else ""
 
 
 def _hessian(call: Call, x: Array) -> Any:
@@ -321,8 +411,18 @@ def _by_constant_matrix(C: np.ndarray) -> Operator:
     return operator
 
 
+@overload
+def weighted_laplacian(f: None = None, sigma: Any = None, *, C: Any = None) -> Transform: ...
+@overload
 def weighted_laplacian(
-    f: Function | None = None,
+    f: Module[T], sigma: Any = None, *, C: Any = None, **options: Unpack[Options]
+) -> Callable[..., T]: ...
+@overload
+def weighted_laplacian(
+    f: Callable[P, T], sigma: Any = None, *, C: Any = None, **options: Unpack[Options]
+) -> Callable[P, T]: ...
+def weighted_laplacian(
+    f: Any = None,
     sigma: Any = None,
     *,
     C: Any = None,

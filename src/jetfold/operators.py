@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from numbers import Number as AnyNumber
-from typing import Any
+from typing import Any, overload
 
 from .core.arrays import Array
 from .core.estimators import in_order
-from .core.polynomial import RADIAL, Polynomial
+from .core.polynomial import Polynomial
 from .core.symbols import polynomials
 from .frameworks import history_of, made, static
+from .names import check_alike, differ, names_of
 from .nested import plus
 from .transform import Call, Transform
 
@@ -133,9 +134,9 @@ class Operator(Transform):
     # ---- arithmetic
 
     def _make(self, terms: Sequence[Term], other: Operator | None = None) -> Operator:
-        names, coordinates = self.names, self.coordinates
+        names, coordinates = dict(self.names), self.coordinates
         if other is not None:
-            names = names | other.names
+            names |= other.names
             coordinates = other.coordinates if coordinates is None else coordinates
         return Operator(terms, coordinates, names)
 
@@ -146,13 +147,7 @@ class Operator(Transform):
     def _coerce(self, other: object) -> Operator | None:
         """A number c as the operator c·u; None for what is no operator."""
         if isinstance(other, Operator):
-            if None not in (self.coordinates, other.coordinates) and (
-                other.coordinates != self.coordinates
-            ):
-                raise ValueError(
-                    f"operators on {self.coordinates} and on {other.coordinates} coordinates do "
-                    "not combine; take both from one partials(n)"
-                )
+            check_alike([self, other])
             return other
         if isinstance(other, AnyNumber):
             return self._make([numeric(other)])
@@ -161,7 +156,7 @@ class Operator(Transform):
     def __add__(self, other: object) -> Operator:
         operand = self._coerce(other)
         if operand is None:
-            return NotImplemented
+            raise _no_summand(self, other)
         return self._make([*self._terms, *operand._terms], operand)
 
     __radd__ = __add__
@@ -174,7 +169,9 @@ class Operator(Transform):
 
     def __sub__(self, other: object) -> Operator:
         operand = self._coerce(other)
-        return NotImplemented if operand is None else self + operand * -1
+        if operand is None:
+            raise _no_summand(self, other)
+        return self + operand * -1
 
     def __rsub__(self, other: object) -> Operator:
         return -self + other
@@ -217,6 +214,10 @@ class Operator(Transform):
         left, right = args
         if func.__name__ in ("mul", "__mul__", "__rmul__") and isinstance(right, Operator):
             return right.__rmul__(left)
+        if func.__name__.strip("_") in ("add", "radd", "sub", "rsub"):
+            if isinstance(left, Operator):
+                raise _no_summand(left, right)
+            raise _no_summand(right, left)
         return NotImplemented
 
     def __truediv__(self, other: object) -> Operator:
@@ -229,6 +230,12 @@ class Operator(Transform):
             return self * (1 / other)
         terms = [Term(term.factors, made(_over, term.symbol, other)) for term in self._terms]
         return self._make(terms)
+
+    def __rtruediv__(self, other: object) -> Operator:
+        raise TypeError(
+            f"an operator is no divisor: {type(other).__name__} / ({self}) would be the solution "
+            "of a differential equation; operators are multiplied, coefficient * operator"
+        )
 
     def __pow__(self, exponent: int) -> Operator:
         if isinstance(exponent, bool) or not isinstance(exponent, int) or exponent < 0:
@@ -246,6 +253,7 @@ class Operator(Transform):
         return (
             isinstance(other, Operator)
             and self.coordinates == other.coordinates
+            and not differ(self.names, other.names)
             and self.symbol == other.symbol
             and len(self.outside) == len(other.outside)
             and all(
@@ -281,14 +289,6 @@ def numeric(number: Any) -> Term:
     return Term((), made(_constant, number))
 
 
-def radial(power: int, name: str, doc: str) -> Operator:
-    """|ξ|^{2·power} in any number of coordinates: a named operator."""
-    term = Term((), Polynomial({(RADIAL,) * power: 1}))
-    operator = Operator([term], None, {RADIAL: "laplacian"}, name)
-    operator.__doc__ = doc
-    return operator
-
-
 # What is static about arithmetic is found by `static`, so these are plain functions of a module.
 
 
@@ -319,6 +319,28 @@ def _order(*symbols: Polynomial) -> int:
 
 
 # ------------------------------------------------------------------ coefficients
+
+
+def _no_summand(operator: Operator, other: object) -> TypeError:
+    """Why something cannot be added to an operator, and what to write."""
+    if isinstance(other, Transform):
+        return TypeError(
+            f"({operator}) and {other.name} do not add up, because {other.name} is no polynomial "
+            f'in partial derivatives; evaluate both: jetfold.derivatives({{"a": {operator}, "b": '
+            f"{other.name}}})(f)(x)"
+        )
+    what = described(other) if hasattr(other, "shape") else type(other).__name__
+    if hasattr(other, "shape") or callable(other):
+        return TypeError(
+            f"{what} + ({operator}) adds a coefficient to an operator; for the coefficient times "
+            "the function itself (as a number stands for that many times the function) write "
+            f"coefficient * jetfold.value + ({operator}), for its product with the operator "
+            f"coefficient * ({operator})"
+        )
+    return TypeError(
+        f"({operator}) + {what} is no operator; add operators, numbers (c stands for c times the "
+        "function itself), or coefficient * jetfold.value"
+    )
 
 
 def _nonzero(term: Term) -> bool:
@@ -394,31 +416,49 @@ def described(coefficient: Any) -> str:
     return f"array{tuple(coefficient.shape)}"
 
 
-def partials(shape: int | Sequence[int], names: str | Sequence[str] | None = None) -> Any:
+@overload
+def partials(
+    shape: int | str, names: str | Sequence[str] | None = None
+) -> tuple[Operator, ...]: ...
+@overload
+def partials(
+    shape: tuple[int, int], names: str | Sequence[str] | None = None
+) -> tuple[tuple[Operator, ...], ...]: ...
+@overload
+def partials(shape: Sequence[int], names: str | Sequence[str] | None = None) -> tuple[Any, ...]: ...
+def partials(shape: int | str | Sequence[int], names: str | Sequence[str] | None = None) -> Any:
     """The operators ∂/∂(coordinate i) of a point.
 
     Args:
-        shape: the number of coordinates, or the shape of the point.
-        names: how to print them, `"t x y"` or a sequence of strings.
+        shape: the names of the coordinates, `"t x y"`; or their number, or the shape of the point.
+        names: of a number or a shape: how to call them, `"t x y"` or a sequence of strings.
 
     Returns:
         a tuple of operators; for a shape (n, m) a tuple of n tuples of m operators.
 
-    >>> t, x = partials(2, names="t x")
+    Raises:
+        ValueError: no name, no coordinate, a name twice, or another number of names.
+
+    >>> t, x = partials("t x")
     >>> (t + x) ** 2
     Operator(t**2 + 2*t*x + x**2)
     """
+    if isinstance(shape, str):
+        if names is not None:
+            raise ValueError(f'partials("{shape}") has its names already; leave names= out')
+        names, shape = shape, len(names_of(shape))
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if not sizes or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
-        raise ValueError(f"partials takes the number of coordinates or a shape, got {shape!r}")
+        raise ValueError(
+            f'partials takes names, "t x y", or the number of coordinates or a shape, got {shape!r}'
+        )
     total = prod(sizes)
-    texts = names.replace(",", " ").split() if isinstance(names, str) else list(names or ())
+    texts = names_of(names)
     if texts and len(texts) != total:
         raise ValueError(f"partials({shape}) needs {total} names, got {len(texts)}: {names!r}")
     known = dict(enumerate(texts))
     flat: list[Any] = [
-        Operator([Term((), made(_variable, i))], total, {i: known[i]} if known else None)
-        for i in range(total)
+        Operator([Term((), made(_variable, i))], total, known or None) for i in range(total)
     ]
     for size in reversed(sizes[1:]):
         flat = [tuple(flat[k : k + size]) for k in range(0, len(flat), size)]

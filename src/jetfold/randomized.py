@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .core import plans
 from .core.arrays import Array
@@ -13,6 +13,7 @@ from .core.symbols import Estimated, Variables, estimated, estimator
 from .frameworks import made, static
 from .frontend import Frontend
 from .transform import Call, Transform
+from .typed import Several, TakesRandomness
 from .warn import JetfoldWarning
 
 
@@ -29,6 +30,8 @@ class Randomized(Transform):
 
     symbols: Estimated
     random = True
+    if TYPE_CHECKING:
+        __call__: TakesRandomness
 
     def __init__(self, base: Transform, sampling: Sampling) -> None:
         self.base = base
@@ -87,6 +90,24 @@ def sources_of(symbols: Estimated, inner: Variables, method: str, name: str) -> 
     return found
 
 
+@overload
+def randomize(
+    operator: Several,
+    samples: int,
+    distribution: Distribution | None = None,
+    *,
+    replace: bool = False,
+    per_point: bool = False,
+) -> Several: ...
+@overload
+def randomize(
+    operator: Transform,
+    samples: int,
+    distribution: Distribution | None = None,
+    *,
+    replace: bool = False,
+    per_point: bool = False,
+) -> Randomized: ...
 def randomize(
     operator: Any,
     samples: int,
@@ -94,7 +115,7 @@ def randomize(
     *,
     replace: bool = False,
     per_point: bool = False,
-) -> Randomized:
+) -> Any:
     """An unbiased estimate of an operator from random directions, in one collapsed propagation.
 
     Args:

@@ -7,16 +7,26 @@ with `apply(rule, args, kwargs)`, which is asked when jets (PyTorch) or tracers 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from .core.jet import Jet
 from .core.registered import Function, Registered
 
+F = TypeVar("F", bound=Function)
 
+
+@overload
 def register_rule(
-    function: Function | None = None, *, tower: Function | None = None, jet: Function | None = None
+    function: F, *, tower: Function | None = None, jet: Function | None = None
+) -> F: ...
+@overload
+def register_rule(
+    function: None = None, *, tower: Function | None = None, jet: Function | None = None
+) -> Callable[[F], F]: ...
+def register_rule(
+    function: Any = None, *, tower: Function | None = None, jet: Function | None = None
 ) -> Any:
     """The function, with a rule of its own for jets: exact derivatives at any order, in one pass.
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from .core import plans
 from .frameworks import frontend_of
 from .transform import read
+from .typed import Module, T
 
-Function = Callable[..., Any]
 
-
-def jet(f: Function, primals: Sequence[Any], series: Sequence[Sequence[Any]]) -> tuple[Any, Any]:
+@overload
+def jet(
+    f: Module[T], primals: Sequence[Any], series: Sequence[Sequence[Any]]
+) -> tuple[T, list[T]]: ...
+@overload
+def jet(
+    f: Callable[..., T], primals: Sequence[Any], series: Sequence[Sequence[Any]]
+) -> tuple[T, list[T]]: ...
+def jet(f: Any, primals: Sequence[Any], series: Sequence[Sequence[Any]]) -> tuple[Any, Any]:
     """Vanilla Taylor mode, with the signature and conventions of `jax.experimental.jet.jet`.
 
     The path x(t) = x_0 + t x_1 + t²/2! x_2 + … is pushed through f: coefficients are derivatives.

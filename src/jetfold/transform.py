@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from math import prod
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from . import nested
+from . import nested, warn
 from .core import directions, plans
 from .core.arrays import Array
 from .core.plans import Plan, Reading
@@ -21,8 +22,12 @@ from .core.symbols import Piece, Symbols, Variables, Wanted
 from .frameworks import frontend_of
 from .frontend import Frontend
 from .nested import plus
+from .typed import Module, Options, P, T
 
 METHODS = (*directions.METHODS, "nested")
+
+MANY = 500
+"""Vectors above which a point with several axes may be several points."""
 
 Function = Callable[..., Any]
 
@@ -34,24 +39,30 @@ class Transform:
         name: how errors call it.
         symbols: what is propagated, for any number of variables.
         coordinates: how many the point must have; None for any number.
+        names: what some of them are called.
         random: whether a call takes the keyword `rng`.
     """
 
     name: str
     symbols: Symbols
     coordinates: int | None = None
+    names: Mapping[int, str] = {}
     random = False
 
+    @overload
+    def __call__(self, f: Module[T], **options: Unpack[Options]) -> Callable[..., T]: ...
+    @overload
+    def __call__(self, f: Callable[P, T], **options: Unpack[Options]) -> Callable[P, T]: ...
     def __call__(
         self,
-        f: Function,
+        f: Any,
         *point: Any,
         argnums: int | Sequence[int] = 0,
         batch_dims: int = 0,
         method: str = "minimal",
         chunk_size: int | None = None,
         structure: bool = True,
-    ) -> Function:
+    ) -> Any:
         """The function that evaluates the operator, with the arguments of f.
 
         Args:
@@ -74,10 +85,7 @@ class Transform:
                 f"{self.name}(f) gives a function of the point: write {self.name}(f)(x), not "
                 f"{self.name}(f, x)"
             )
-        positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        if not positions or not all(isinstance(k, int) for k in positions):
-            raise ValueError(f"argnums must be an integer or a tuple of integers, got {argnums!r}")
-        least = max(max(positions) + 1, -min(positions))  # arguments that are needed
+        positions_of(argnums)
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
         if not isinstance(batch_dims, int) or isinstance(batch_dims, bool) or batch_dims < 0:
@@ -87,48 +95,21 @@ class Transform:
         ):
             raise ValueError(f"chunk_size must be a positive integer or None, got {chunk_size!r}")
         self.check(batch_dims)
+        return Applied(self, f, argnums, batch_dims, method, chunk_size, structure)
 
-        def transformed(*args: Any, **kwargs: Any) -> Any:
-            rng = kwargs.pop("rng", None) if self.random else None
-            if len(args) < least:
-                raise TypeError(
-                    f"argnums={argnums!r} asks for positional arguments that are not there: "
-                    f"{len(args)} came; pass the point to differentiate by position"
-                )
-            points = tuple([args[k] for k in positions])
-            frontend = frontend_of(points[0])
-            for point in points:
-                frontend.check_point(self.name, point, batch_dims)
-            shapes = [tuple(point.shape) for point in points]
-            if any([shape[:batch_dims] != shapes[0][:batch_dims] for shape in shapes[1:]]):
-                raise ValueError(
-                    f"the arguments {argnums!r} must share their first {batch_dims} (batch) axes, "
-                    f"got shapes {', '.join(map(str, shapes))}"
-                )
-            counts = tuple([index(prod(shape[batch_dims:])) for shape in shapes])
-
-            def of_points(*points: Any) -> Any:
-                filled = list(args)
-                for k, point in zip(positions, points, strict=True):
-                    filled[k] = point
-                return f(*filled, **kwargs)
-
-            one = isinstance(argnums, int)
-            call = Call(
-                frontend, of_points, points, counts, one, batch_dims, method, rng, structure
-            )
-            vectors, variables = self.directions(call)
-            frontend.whole(Call.at_once, Call.in_chunks)
-            if chunk_size is None:  # a bound method Dynamo could not make again
-                results = Call.at_once(call, self.symbols, variables, vectors)
-            else:
-                results = Call.in_chunks(call, self.symbols, variables, vectors, chunk_size)
-            return self.assemble(results, call)
-
-        try:
-            return wraps(f)(transformed)
-        except AttributeError:  # a callable object without the attributes of a function
-            return transformed
+    def evaluate(self, call: Call, chunk_size: int | None = None) -> Any:
+        """The answer of one call."""
+        n, shape = self.coordinates, tuple(call.points[0].shape)
+        if n not in (None, call.n) and n in [prod(shape[k:]) for k in range(len(shape))]:
+            refuse_other_coordinates(str(self), n, call)
+        vectors, variables = self.directions(call)
+        call.frontend.whole(Call.at_once, Call.in_chunks)
+        if chunk_size is None:  # a bound method Dynamo could not make again
+            _warn_of_many(self, call, variables)
+            results = Call.at_once(call, self.symbols, variables, vectors)
+        else:
+            results = Call.in_chunks(call, self.symbols, variables, vectors, chunk_size)
+        return self.assemble(results, call)
 
     def check(self, batch_dims: int) -> None:
         """Refuse what does not go together with the operator."""
@@ -145,6 +126,127 @@ class Transform:
     def assemble(self, results: Sequence[Any], call: Call) -> Any:
         """The answer, from every wanted symbol applied to f, in the structure that f returns."""
         return results[0]
+
+    def _no_arithmetic(self, *others: object) -> Any:
+        raise TypeError(
+            f"{self.name} is no polynomial in partial derivatives, so it has no + - * / **; "
+            f'evaluate it beside others, jetfold.derivatives({{"a": {self.name}, "b": ...}})'
+            "(f)(x), and combine the results"
+        )
+
+    if not TYPE_CHECKING:  # what Operator has, others are refused
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _no_arithmetic
+        __truediv__ = __rtruediv__ = __pow__ = __neg__ = _no_arithmetic
+
+
+class Applied:
+    """An operator applied to a function, op(f): a function of the point, with the arguments of f.
+
+    It can be pickled as far as f can.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        function: Function,
+        argnums: int | Sequence[int],
+        batch_dims: int,
+        method: str,
+        chunk_size: int | None,
+        structure: bool,
+    ) -> None:
+        self.transform = transform
+        self.function = function
+        self.argnums = argnums
+        self.batch_dims = batch_dims
+        self.method = method
+        self.chunk_size = chunk_size
+        self.structure = structure
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        transform = self.transform
+        rng = kwargs.pop("rng", None) if transform.random else None
+        call = called(
+            transform.name, self.function, args, kwargs, self.argnums, self.batch_dims,
+            self.method, rng, self.structure,
+        )  # fmt: skip
+        return transform.evaluate(call, self.chunk_size)
+
+    @property
+    def __wrapped__(self) -> Function:
+        return self.function
+
+    @property
+    def __name__(self) -> str:
+        function = self.function
+        return f"{self.transform.name}({getattr(function, '__name__', type(function).__name__)})"
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        about = inspect.getdoc(self.transform) or ""
+        return f"{self.transform} of a function, with its arguments.\n\n{about}"
+
+    def __repr__(self) -> str:
+        return f"{self.transform!r}({self.function!r})"
+
+
+def positions_of(argnums: int | Sequence[int]) -> tuple[int, ...]:
+    """The positions of the arguments to differentiate.
+
+    Raises:
+        ValueError: something else.
+    """
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not positions or not all(isinstance(k, int) for k in positions):
+        raise ValueError(f"argnums must be an integer or a tuple of integers, got {argnums!r}")
+    return positions
+
+
+def called(
+    name: str,
+    function: Function,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    argnums: int | Sequence[int],
+    batch_dims: int,
+    method: str,
+    rng: Any = None,
+    structure: bool = True,
+) -> Call:
+    """The call of a transformed function with such arguments.
+
+    Args:
+        name: how errors call the transform.
+
+    Raises:
+        TypeError, ValueError: an argument is missing, or is no point.
+    """
+    positions = positions_of(argnums)
+    if len(args) < max(max(positions) + 1, -min(positions)):
+        raise TypeError(
+            f"argnums={argnums!r} asks for positional arguments that are not there: "
+            f"{len(args)} came; pass the point to differentiate by position"
+        )
+    points = tuple([args[k] for k in positions])
+    frontend = frontend_of(points[0])
+    for point in points:
+        frontend.check_point(name, point, batch_dims)
+    shapes = [tuple(point.shape) for point in points]
+    if any([shape[:batch_dims] != shapes[0][:batch_dims] for shape in shapes[1:]]):
+        raise ValueError(
+            f"the arguments {argnums!r} must share their first {batch_dims} (batch) axes, "
+            f"got shapes {', '.join(map(str, shapes))}"
+        )
+    counts = tuple([index(prod(shape[batch_dims:])) for shape in shapes])
+
+    def of_points(*points: Any) -> Any:
+        filled = list(args)
+        for k, point in zip(positions, points, strict=True):
+            filled[k] = point
+        return function(*filled, **kwargs)
+
+    one = isinstance(argnums, int)
+    return Call(frontend, of_points, points, counts, one, batch_dims, method, rng, structure)
 
 
 @dataclass(frozen=True)  # such a one Dynamo can make again behind a graph break
@@ -338,6 +440,41 @@ class Call:
                 result = frontend.map_outputs(plus, result, stacked)
             found.append(result)
         return found
+
+
+def refuse_other_coordinates(name: str, coordinates: int, call: Call) -> None:
+    """Say that a point has another number of coordinates, and which batch_dims would fit.
+
+    Raises:
+        ValueError: always.
+    """
+    shape = tuple(call.points[0].shape)
+    fitting = [k for k in range(len(shape) + 1) if prod(shape[k:]) == coordinates]
+    hint = "check the names of the coordinates, batch_dims= and argnums="
+    if fitting and len(call.points) == 1:
+        hint = (
+            f"if the first {fitting[0]} axes of its shape {shape} index independent points, pass "
+            f"batch_dims={fitting[0]}"
+        )
+    raise ValueError(
+        f"{name} acts on {coordinates} coordinates, but the point has {call.n} with "
+        f"batch_dims={call.batch_dims}; {hint}"
+    )
+
+
+def _warn_of_many(transform: Transform, call: Call, variables: Variables) -> None:
+    """Where all axes of a large point are coordinates, some may be meant to index points."""
+    shape = tuple(call.points[0].shape)
+    if call.batch_dims or len(shape) < 2 or call.n <= MANY:
+        return
+    call.frontend.static(_report_many, transform.symbols, variables, transform.name, shape)
+
+
+def _report_many(symbols: Symbols, variables: Variables, name: str, shape: Sequence[int]) -> bool:
+    vectors = symbols.vectors(variables)
+    if vectors is None or vectors > MANY:
+        warn.report_many(name, vectors, shape)
+    return True
 
 
 def read(frontend: Frontend, level: int, reading: Reading, leaf: Any) -> Array:

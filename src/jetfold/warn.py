@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -64,6 +64,19 @@ def report(name: str) -> bool:
         stacklevel=2,
     )
     return True
+
+
+def report_many(name: str, vectors: int | None, shape: Sequence[int]) -> None:
+    """Warn that all axes of a large point are coordinates."""
+    count = "very many" if vectors is None else f"{vectors:,}"
+    warnings.warn(
+        f"{name} carries {count} vectors: all axes of the argument of shape {tuple(shape)} are "
+        "coordinates of one point. If the first axis indexes independent points, pass "
+        "batch_dims=1; if they are coordinates, chunk_size= bounds the memory, and "
+        "jetfold.randomize the number of vectors",
+        JetfoldWarning,
+        stacklevel=2,
+    )
 
 
 def report_inside(name: str, reason: object) -> None:

@@ -7,7 +7,7 @@ import csv
 import pytest
 from rich.console import Console
 
-from jetfold.bench import report
+from jetfold.bench import pages, report
 from jetfold.bench.measure import Timing
 from jetfold.bench.report import Environment
 from jetfold.bench.suite import MODES, Outcome, Row, Settings
@@ -92,6 +92,10 @@ def test_csv(tmp_path):
     assert float(found[5]["median ms"]) == pytest.approx(12345.6)
     assert float(found[5]["time/limit"]) == pytest.approx(12.3456 / 0.4, rel=1e-3)
     assert float(found[5]["compile s"]) == 12
+    assert all(found[0][name] for name in pages.PROVENANCE) and found[0]["folx"] == ""
+    page = pages.FORMS["operators"].table(found)
+    assert page.startswith("torch 2.0, some processor, 2 threads, float32, seed 0; tanh network D")
+    assert "\n|  | standard | 107 | 12345.6 | 0.08 | 30.86 | 1.0e-06 |\n" in page
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:4], ROWS[:1], ROWS[3:4]], ids=len)

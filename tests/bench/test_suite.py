@@ -96,7 +96,7 @@ def test_one_failure_does_not_cost_the_others():
         settings(operators=("kp",), modes=("compiled",)), Recorder(fails="no compiler\nat all")
     )
     assert [row.method for row in outcome.rows] == ["standard", "collapsed", "minimal"]
-    assert outcome.failures == ("KP, linear part, nested, compiled: RuntimeError: no compiler",)
+    assert outcome.failures == ("∂t∂x + ∂x⁴ + 3∂y², nested, compiled: RuntimeError: no compiler",)
 
 
 def test_weighted_laplacian_has_full_rank():

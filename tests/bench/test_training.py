@@ -15,10 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jetfold import cli
-from jetfold.bench import measure, steps, training
+from jetfold.bench import measure, pages, steps, training
 from jetfold.bench.jax import Jax
 from jetfold.bench.measure import Timing
-from jetfold.bench.report import Environment, into_page
+from jetfold.bench.report import Environment
 from jetfold.bench.torch import Step, Torch
 from jetfold.bench.training import EQUATIONS, VISCOSITY, Outcome, Row, Settings
 
@@ -205,7 +205,7 @@ def test_one_thread():
 
 
 def test_a_wrong_gradient_and_a_failure_end_with_status_1(tmp_path, monkeypatch):
-    """And the table, the CSV file, the picture and the page are written all the same."""
+    """And the table, the CSV file and the picture are written all the same."""
 
     def wrong(of):
         return [1.01 * of("t")]
@@ -220,12 +220,10 @@ def test_a_wrong_gradient_and_a_failure_end_with_status_1(tmp_path, monkeypatch)
         return residuals(changed, backend, method, compiled)
 
     monkeypatch.setattr(type(burgers), "residuals", partly_wrong)
-    page = tmp_path / "page.md"
-    page.write_text("above\n<!-- torch-training -->\nold\n<!-- /torch-training -->\nbelow\n")
     small = ("--networks", "20x3", "--points", "6", "--batch", "4", "--width", "0.01")
     result = run("bench", "--training", "--quick", "--framework", "torch", "--modes", "eager",
                  "--operators", "burgers,laplacian", "--dim", "laplacian=3", *small, "--memory", "2",
-                 "--out", str(tmp_path), "--page", str(page))  # fmt: skip
+                 "--out", str(tmp_path))  # fmt: skip
     text = " ".join(result.output.split())
     assert result.exit_code == 1
     assert "Burgers, 20x3, 6 points, minimal, eager: relative error" in text
@@ -234,10 +232,10 @@ def test_a_wrong_gradient_and_a_failure_end_with_status_1(tmp_path, monkeypatch)
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == tuple(steps.COLUMNS) and len(rows) == 3 + 4
     assert rows[0]["memory GB"] == "2" and int(rows[0]["points in memory"]) > 1e6
+    page = pages.FORMS["training"].table(rows).splitlines()
+    assert "three hidden layers of 20" in page[0] and "| points in 2 GB |" in page[2]
+    assert len(page) == 4 + len(rows) and page[4].startswith("| Burgers, 20x3, 6 | eager | ")
     assert (tmp_path / "torch-training.png").read_bytes().startswith(b"\x89PNG")
-    lines = page.read_text().splitlines()
-    assert lines[:2] == ["above", "<!-- torch-training -->"] and lines[-1] == "below"
-    assert "old" not in lines and sum(line.startswith("|") for line in lines) == 2 + len(rows)
 
 
 # ------------------------------------------------------------------ what is shown
@@ -288,17 +286,10 @@ def test_plot(tmp_path, operators):
     assert (tmp_path / "steps.png").stat().st_size > 10_000
 
 
-def test_a_page_without_marks(tmp_path):
-    (tmp_path / "page.md").write_text("<!-- torch -->\n")
-    with pytest.raises(ValueError, match="needs the lines <!-- torch --> and <!-- /torch -->"):
-        into_page(tmp_path / "page.md", "torch", "table")
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--quick",), "--quick does not go with --suite operators"),
-        (("--page", "x.md"), "--page does not go with --suite operators"),
         (("--training", "--walkers", "8"), "--walkers does not go with --suite training"),
         (("--training", "--operators", "kp"), "operators of --training must be among laplacian"),
         (("--training", "--networks", "20x4"), "networks of --training must be among 20x3, 64x4"),

@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jetfold import cli
-from jetfold.bench import costs, vmc
+from jetfold.bench import costs, pages, vmc
 from jetfold.bench.measure import Timing
 from jetfold.bench.report import Environment
 from jetfold.bench.vmc import METHODS, Outcome, Row, Settings
@@ -92,6 +92,8 @@ def test_a_run_writes_table_csv_and_picture(tmp_path, monkeypatch):
     operations = {method: float(found["GFLOP"]) for method, found in rows.items()}
     assert all(operations.values())
     assert operations["nested"] > 12 * operations["forward"]  # 12 turns, not one
+    page = pages.FORMS["vmc"].table(list(rows.values()))
+    assert page.startswith("jax ") and "\n| Small, 4 | forward | " in page
     assert (tmp_path / "jax-vmc.png").read_bytes().startswith(b"\x89PNG")
 
 

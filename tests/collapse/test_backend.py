@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -13,15 +14,12 @@ from torch.func import jvp, vmap
 D = 5
 
 
-def network(seed=0):
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(
-        torch.nn.Linear(D, 9),
-        torch.nn.Tanh(),
-        torch.nn.Linear(9, 7),
-        torch.nn.Tanh(),
-        torch.nn.Linear(7, 1),
-    ).double()
+def network(*widths):
+    torch.manual_seed(0)
+    layers = []
+    for n, m in pairwise((D, *widths)):
+        layers += [torch.nn.Linear(n, m), torch.nn.Tanh()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], 1)).double()
 
 
 def laplacian(net):
@@ -53,7 +51,7 @@ def test_values_and_fewer_products(monkeypatch):
     seen = []
     rewritten = backend.rewritten
     monkeypatch.setattr(backend, "rewritten", lambda *a: seen.append(rewritten(*a)) or seen[-1])
-    program, x = laplacian(network()), points()
+    program, x = laplacian(network(9, 7)), points()
     with torch.no_grad():
         found = torch.compile(program, fullgraph=True, backend="jetfold")(x)
         torch.testing.assert_close(found, program(x))
@@ -65,7 +63,7 @@ def test_values_and_fewer_products(monkeypatch):
 
 
 def test_training():
-    net, x = network(), points()
+    net, x = network(9), points()
 
     def loss(x):
         return (laplacian(net)(x) ** 2).mean()
@@ -82,7 +80,7 @@ def test_training():
 
 
 def test_dynamic_shapes():
-    program = laplacian(network())
+    program = laplacian(network(9))
     compiled = torch.compile(program, fullgraph=True, dynamic=True, backend="jetfold")
     with torch.no_grad():
         for n in (3, 4, 8):
@@ -105,7 +103,7 @@ def test_programs_that_write_in_place():
 
 
 def test_inductor_options():
-    program, x = laplacian(network()), points()
+    program, x = laplacian(network(9)), points()
     with torch.no_grad():
         compiled = torch.compile(program, backend="jetfold", options={"max_fusion_size": 8})
         torch.testing.assert_close(compiled(x), program(x))

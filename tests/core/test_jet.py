@@ -269,7 +269,7 @@ POINTS = (POINT, tuple(map(Fraction, ("-1", "1/2", "3/8", "2"))))
 @example(wanted=EXAMPLES[3], tree=("^", ("+", ("x", 0), ("*", ("x", 1), ("x", 2))), 3))
 @example(wanted=EXAMPLES[5], tree=("^", ("+", ("x", 0), ("*", ("x", 1), ("x", 2))), 3))
 @example(wanted=EXAMPLES[8], tree=("^", ("+", ("x", 0), ("*", ("x", 3), ("x", 2))), 3))
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_polynomials_of_any_shape(
     method: Method, wanted: tuple[Polynomial, ...], tree: Any
 ) -> None:

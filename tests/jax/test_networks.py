@@ -561,25 +561,27 @@ def operators(shape: tuple[int, ...], order: int) -> dict[str, Any]:
 
 
 def nested(u: Callable[[Any], Any], p: Any, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The operators of u at one point, from all its derivatives by forward within forward mode."""
+    """The operators of u at one point by nested forward mode, mapped over the monomials."""
+    monomials = sorted({m for operator in wanted.values() for m in operator.symbol.terms})
+    directions = np.zeros((len(monomials), max(map(len, monomials)), p.size))
+    for row, monomial in zip(directions, monomials, strict=True):
+        row[range(len(monomial)), list(monomial)] = 1.0
 
-    def with_lower(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def following(x: Any) -> Any:
-            derivatives, lower = jax.jacfwd(f, has_aux=True)(x)
-            return derivatives, [*lower, derivatives]
+    def pushed(f: Callable[[Any], Any], v: Any) -> Callable[[Any], Any]:
+        def following(x: Any) -> Any:  # the value, the first derivative, …
+            values, tangents = jax.jvp(f, (x,), (v,))
+            return [*values, tangents[-1]]
 
         return following
 
-    def value(x: Any) -> Any:
-        out = u(x.reshape(p.shape))
-        return out, [out]
+    def along(directions: Any) -> Any:
+        f = lambda x: [u(x.reshape(p.shape))]
+        return functools.reduce(pushed, directions, f)(p.reshape(-1))
 
-    f = value
-    for _ in range(max(operator.order for operator in wanted.values())):
-        f = with_lower(f)
-    _, tensors = f(p.reshape(-1))  # tensors[k] has k trailing axes of coordinates
+    found = jax.vmap(along)(directions)
+    known = {m: found[len(m)][k] for k, m in enumerate(monomials)}
     return {
-        name: sum(float(c) * tensors[len(m)][(..., *m)] for m, c in operator.symbol.terms.items())
+        name: sum(float(c) * known[m] for m, c in operator.symbol.terms.items())
         for name, operator in wanted.items()
     }
 

@@ -204,10 +204,11 @@ print("equal")
 
 def test_walkers_on_two_devices_give_the_energies_of_one():
     """Three steps of optimisation."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     path = os.pathsep.join([str(VMC), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],
-        env={**os.environ, **flags, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
+        env={**environment, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == "equal\n", done.stderr

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,33 +30,51 @@ OPERATORS = {
 }
 INNER, OUTER = x * y + t, t * x - y  # nested in each other, they make a fourth-order operator
 
-
-def derivative(operator: Any, tensors: Sequence[Any]) -> Any:
-    """The operator from all the derivatives: tensors[k] has k trailing axes of length three."""
-    total = torch.zeros_like(tensors[0])
-    for monomial, c in operator.symbol.terms.items():
-        total = total + float(c) * tensors[len(monomial)][(..., *monomial)]
-    return total
+Derivatives = dict[tuple[int, ...], list[Any]]
+"""Of every output along the coordinates of a monomial."""
 
 
-def all_derivatives(function: Callable[..., Any], p: Any, order: int, reverse: bool) -> list[Any]:
-    """Per output [value, gradient, …]: by nested forward mode, or by nested reverse mode."""
-    jacobian = torch.func.jacrev if reverse else partial(torch.func.jacfwd, randomness="same")
+def leaves(outputs: Any) -> list[Any]:
+    return [leaf for leaf in tree_leaves(outputs) if leaf.is_floating_point()]
+
+
+def forward(function: Callable[..., Any], p: Any, monomials: Sequence[Any]) -> Derivatives:
+    """By nested forward mode, mapped over the monomials."""
+
+    def pushed(f: Callable[..., Any], v: Any) -> Callable[..., Any]:
+        def following(p: Any) -> Any:  # the value, the first derivative, …
+            values, tangents = torch.func.jvp(f, (p,), (v,))
+            return [*values, tangents[-1]]
+
+        return following
+
+    def along(directions: Any) -> Any:
+        return reduce(pushed, directions, lambda p: [leaves(function(p))])(p)
+
+    directions = p.new_zeros(len(monomials), max(map(len, monomials)), len(p))
+    for row, monomial in zip(directions, monomials, strict=True):
+        row[range(len(monomial)), list(monomial)] = 1.0
+    found = torch.func.vmap(along, randomness="same")(directions)
+    return {m: [y[k] for y in found[len(m)]] for k, m in enumerate(monomials)}
+
+
+def backward(function: Callable[..., Any], p: Any, monomials: Sequence[Any]) -> Derivatives:
+    """By nested reverse mode."""
 
     def with_lower(p: Any) -> Any:  # (what is to be differentiated next, all that came before)
-        leaves = [leaf for leaf in tree_leaves(function(p)) if leaf.is_floating_point()]
-        return leaves, [leaves]
+        found = leaves(function(p))
+        return found, [found]
 
     g = with_lower
-    for _ in range(order):
+    for _ in range(max(map(len, monomials))):
 
         def following(p: Any, g: Callable[..., Any] = g) -> Any:
-            derivatives, lower = jacobian(g, has_aux=True)(p)
+            derivatives, lower = torch.func.jacrev(g, has_aux=True)(p)
             return derivatives, [*lower, derivatives]
 
         g = following
-    with sdpa_kernel(SDPBackend.MATH):  # PyTorch 2.15 chooses one without forward mode
-        return list(zip(*g(p)[1], strict=True))
+    tensors = g(p)[1]
+    return {m: [y[(..., *m)] for y in tensors[len(m)]] for m in monomials}
 
 
 def close(result: Any, expected: Any, tolerance: float = 1e-9) -> None:
@@ -79,23 +97,26 @@ def agree(
 ) -> None:
     """Every operator of the function at p, alone and nested, is what torch.func says."""
     before = p.clone()
-    expected = all_derivatives(function, p, order, reverse)
-
-    def leaves(outputs: Any) -> list[Any]:
-        return [leaf for leaf in tree_leaves(outputs) if leaf.is_floating_point()]
-
+    inner, outer = (INNER, OUTER) if order >= 4 else (x, t)
     wanted = {k: op for k, op in OPERATORS.items() if op.order <= order}
+    laplacian = t * t + x * x + y * y
+    every = [*wanted.values(), laplacian, *([outer * inner] if nested else [])]
+    monomials = sorted({monomial for operator in every for monomial in operator.symbol.terms})
+    with sdpa_kernel(SDPBackend.MATH):  # PyTorch 2.15 chooses one without forward mode
+        known = (backward if reverse else forward)(function, p, monomials)
+
+    def compare(results: Any, operator: Any) -> None:
+        terms = operator.symbol.terms.items()
+        for result, *each in zip(leaves(results), *(known[m] for m, _ in terms), strict=True):
+            expected = sum(float(c) * d for (_, c), d in zip(terms, each, strict=True))
+            close(result, expected, tolerance)
+
     results = jf.derivatives(wanted)(function)(p)
     for name, operator in wanted.items():
-        for result, tensors in zip(leaves(results[name]), expected, strict=True):
-            close(result, derivative(operator, tensors), tolerance)
-    for result, tensors in zip(leaves(jf.laplacian(function)(p)), expected, strict=True):
-        close(result, derivative(t * t + x * x + y * y, tensors), tolerance)
+        compare(results[name], operator)
+    compare(jf.laplacian(function)(p), laplacian)
     if nested:
-        inner, outer = (INNER, OUTER) if order >= 4 else (x, t)
-        results = outer(inner(function))(p)
-        for result, tensors in zip(leaves(results), expected, strict=True):
-            close(result, derivative(outer * inner, tensors), tolerance)
+        compare(outer(inner(function))(p), outer * inner)
     assert torch.equal(p, before)
 
 

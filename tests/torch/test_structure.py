@@ -225,6 +225,7 @@ def test_one_particle_costs_the_same_among_many():
     assert (dense[1] > 4 * dense[0]).all()
 
 
+@pytest.mark.filterwarnings("ignore:laplacian carries 802 vectors")  # which are meant
 def test_products_of_pairs_cost_less():
     def function(x):
         return (torch.exp(x @ x.mT) @ x).mean()
@@ -413,3 +414,13 @@ def test_small_problems_are_left_alone(monkeypatch):
     for n in (4, 128):
         jf.laplacian(function)(torch.ones(n, 3))
     assert kept == [False, True]
+
+
+def test_explain_tells_methods_and_operators_too():
+    def f(r):
+        difference = r[None] - r[:, None]
+        return (-(difference.square().sum(-1) + 0.1).sqrt()).exp().sum()
+
+    told = [step.name for step in jf.explain(jf.laplacian, f, torch.randn(4, 3)).steps]
+    of_r = ["__getitem__", "__getitem__", "__sub__", "square", "sum", "__add__"]
+    assert told == [*of_r, "sqrt", "neg", "exp", "sum"]

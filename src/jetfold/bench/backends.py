@@ -50,6 +50,12 @@ class Step(Protocol):
     def __call__(self, parameters: Any, x: Any) -> Any:
         """The gradients, in the order of the parameters."""
 
+    def forward(self, parameters: Any, x: Any) -> Any:
+        """PyTorch: the loss, which holds what a backward pass needs. JAX: the gradients."""
+
+    def held(self, parameters: Any, x: Any) -> int | None:
+        """Bytes by which the memory has grown after `forward`; None where nothing waits."""
+
     def kept(self, parameters: Any, x: Any) -> int | None:
         """Bytes needed beside parameters, points and results; None where nobody knows.
 
@@ -124,7 +130,9 @@ class Backend(Protocol):
     ) -> Callable[[Any], Any] | None:
         """The operator of the network at a batch of points by a peer; None if it has none."""
 
-    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def nested_jvp(
+        self, powers: Powers, network: Callable[[Any], Any], dtype: str | None = None
+    ) -> Callable[[Any], Any]:
         """The program that users write: Σ_r w_r of jvp of jvp … along v_r, mapped over a batch."""
 
     def compiled(
@@ -134,6 +142,9 @@ class Backend(Protocol):
 
     def sampled(self, function: Callable[..., Any], compiled: bool) -> Callable[[Any, int], Any]:
         """(x, seed) -> value, of a function (x, rng=…) -> value; compiled as a whole or not."""
+
+    def seeded(self, seed: int) -> Any:
+        """What `rng=` takes, so that the next call draws what it always draws with this seed."""
 
     def peak(self, call: Callable[[], object]) -> int | None:
         """The bytes that a call needs at most beyond what was there; None where nobody knows."""

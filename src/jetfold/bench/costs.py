@@ -100,6 +100,7 @@ def _billions(row: Row) -> float | None:
 COLUMNS: Columns = {
     "framework": lambda _, environment: environment.framework,
     "network": lambda row, _: row.network,
+    "label": lambda row, _: row.label,
     "electrons": lambda row, _: row.electrons,
     "method": lambda row, _: row.method,
     **TIMES,

@@ -37,6 +37,12 @@ class Step:
     def __call__(self, parameters: Any, x: Any) -> Any:
         return self._program(parameters, x)
 
+    def forward(self, parameters: Any, x: Any) -> Any:
+        return self._program(parameters, x)
+
+    def held(self, parameters: Any, x: Any) -> int | None:
+        return None
+
     def kept(self, parameters: Any, x: Any) -> int | None:
         same = x.shape == self.shape
         return temporary(self._program if same else self._lowered(parameters, x).compile())
@@ -99,8 +105,11 @@ class Jax:
             return _folx(operator, network)
         return None if powers is None else _experimental_jet(powers, network, self.array)
 
-    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        directions, weights = self.array(powers.directions), self.array(powers.weights)
+    def nested_jvp(
+        self, powers: Powers, network: Callable[[Any], Any], dtype: str | None = None
+    ) -> Callable[[Any], Any]:
+        directions = self.array(powers.directions, dtype)
+        weights = self.array(powers.weights, dtype)
 
         def along(x: Any, direction: Any) -> Any:
             def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -129,8 +138,19 @@ class Jax:
         key = cache(lambda seed: jax.device_put(jax.random.key(seed), self._device))
         return lambda x, seed: run(x, key(seed))
 
+    def seeded(self, seed: int) -> Any:
+        return jax.device_put(jax.random.key(seed), self._device)
+
     def peak(self, call: Callable[[], object]) -> int | None:
-        return resident_peak(call) if self._device.platform == "cpu" else None
+        """The allocator never forgets its peak: a call that stays below it is not known."""
+        if self._device.platform == "cpu":
+            return resident_peak(call)
+        before = self._device.memory_stats()
+        self.wait(call())
+        after = self._device.memory_stats()
+        if not before or after["peak_bytes_in_use"] <= before["peak_bytes_in_use"]:
+            return None
+        return int(after["peak_bytes_in_use"] - before["bytes_in_use"])
 
     def forget(self) -> None:
         jax.clear_caches()

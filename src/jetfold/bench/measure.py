@@ -130,6 +130,17 @@ def _status(field: str) -> int:
     return 1024 * int(kilobytes)
 
 
+def allocate_apart(least: int = 1 << 16) -> None:
+    """From now on, memory of so many bytes is asked of the kernel, and given back when freed.
+
+    So the resident set shows what is in use, not what an allocator keeps for later. Only glibc.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, least)  # M_MMAP_THRESHOLD, which is fixed by that, see mallopt(3)
+        mallopt(-1, least)  # M_TRIM_THRESHOLD
+
+
 def _trim() -> None:
     """Memory that was freed is given back, so that nothing reuses it unseen."""
     gc.collect()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +22,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from .. import __version__
 from .backends import PEERS, REWRITTEN, Backend
 from .networks import widths
 from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
@@ -77,6 +81,11 @@ class Environment:
     def of(cls, backend: Backend, settings: Common) -> Environment:
         """The environment of a backend."""
         return cls(backend.name, backend.versions(), backend.device, backend.dtype, settings)
+
+    @property
+    def peered(self) -> bool:
+        """Whether folx can be measured beside."""
+        return self.framework == "jax" and find_spec("folx") is not None
 
     def lines(self) -> list[str]:
         """For the head of the table."""
@@ -173,6 +182,10 @@ TIMES: Columns = {
 }
 
 COMMON: Columns = {
+    "jetfold": lambda _, environment: __version__,
+    "python": lambda _, environment: platform.python_version(),
+    "versions": lambda _, environment: environment.versions,
+    "folx": lambda _, environment: version("folx") if environment.peered else "",
     "dtype": lambda _, environment: environment.dtype,
     "device": lambda _, environment: environment.device,
     "width": lambda _, environment: f"{environment.settings.width:g}",
@@ -182,6 +195,7 @@ COMMON: Columns = {
 COLUMNS: Columns = {
     "framework": lambda _, environment: environment.framework,
     "operator": lambda row, _: row.operator,
+    "label": lambda row, _: row.label,
     "dimension": lambda row, _: row.dimension,
     "method": lambda row, _: row.method,
     "mode": lambda row, _: row.mode,
@@ -201,23 +215,10 @@ def write_csv(
 ) -> None:
     """One line per row, times in milliseconds, what does not apply left empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
             writer.writerow([cell(row, environment) for cell in columns.values()])
-
-
-def into_page(path: Path, name: str, text: str) -> None:
-    """Put a text between the marks <!-- name --> and <!-- /name --> of a page."""
-    page = path.read_text(encoding="utf-8")
-    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, found, rest = page.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(
-            f"{path} needs the lines {start.strip()} and {end}: the table goes between"
-        )
-    path.write_text(f"{before}{start}{text}\n{end}{after}", encoding="utf-8")
 
 
 # ------------------------------------------------------------------ the picture

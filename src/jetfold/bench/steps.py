@@ -1,4 +1,4 @@
-"""The table, the CSV file, the picture and the page of `training`: times and bytes of a step."""
+"""The table, the CSV file and the picture of `training`: times and bytes of a step."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def _megabytes(bytes_: int | None) -> str:
 COLUMNS: Columns = {
     "framework": lambda _, environment: environment.framework,
     "operator": lambda row, _: row.operator,
+    "label": lambda row, _: row.label,
     "network": lambda row, _: row.network,
     "points": lambda row, _: row.points,
     "method": lambda row, _: row.method,
@@ -110,6 +111,7 @@ COLUMNS: Columns = {
     "kept sets": lambda row, _: shown(row.sets, ".5g"),
     "half kept MB": lambda row, _: _megabytes(row.half),
     "peak MB": lambda row, _: _megabytes(row.peak),
+    "batch": lambda _, environment: environment.settings.batch,
     "memory GB": lambda _, environment: f"{_memory_of(environment):g}",
     "points in memory": lambda row, environment: shown(_fits(row, environment), "d"),
     "compile s": lambda row, _: shown(row.compile_s, ".3g"),
@@ -227,35 +229,3 @@ def _plain(axis: Axes, x: bool = True) -> None:
     axis.tick_params(labelsize=9, length=0)
     axis.grid(axis="both" if x else "y", color="#DDDDDD", linewidth=0.8, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-# ------------------------------------------------------------------ the page
-
-TITLES = (
-    "case", "mode", "method", "value ms", "step ms", "× nested", "/ limit", "sets kept",
-    "points in {:g} GB", "compile s", "rel. error",
-)  # fmt: skip
-
-
-def page(rows: Sequence[Row], environment: Environment) -> str:
-    """The rows as a table of Markdown, with a line of what was the same for all."""
-    titles = " | ".join(TITLES).format(_memory_of(environment))
-    lines = [f"{'. '.join(head(environment))}.", "", f"| {titles} |"]
-    lines.append("| --- " * len(TITLES) + "|")
-    for (label, size, mode), found in groups(rows):
-        for position, row in enumerate(found):
-            cells = (
-                f"{label}, {size}" if position == 0 else "",
-                mode if position == 0 else "",
-                row.method,
-                shown(_median(row), ".3g"),
-                f"{1e3 * row.time.median:.4g}",
-                shown(row.speedup, ".2f"),
-                shown(row.over_limit, ".2f"),
-                shown(row.sets, ".1f"),
-                shown(_fits(row, environment), ","),
-                shown(row.compile_s, ".1f"),
-                shown(row.relative_error, ".0e"),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

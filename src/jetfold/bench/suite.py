@@ -86,7 +86,7 @@ def _kadomtsev_petviashvili(dimension: int, seed: int) -> Case:
         raise ValueError(f"kp has the coordinates t, x and y; its dimension is 3, not {dimension}")
     t, x, y = partials(3, names="t x y")
     operator = t * x + x**4 + 3 * y**2
-    return Case("KP, linear part", 3, lambda _: operator, explain(operator).vectors)
+    return Case("∂t∂x + ∂x⁴ + 3∂y²", 3, lambda _: operator, explain(operator).vectors)
 
 
 OPERATORS: Mapping[str, tuple[int, Callable[[int, int], Case]]] = {

@@ -32,6 +32,9 @@ class Step:
             self.loss(x), parameters, allow_unused=True, materialize_grads=True
         )
 
+    def forward(self, parameters: Any, x: Any) -> Any:
+        return self.loss(x)
+
     def kept(self, parameters: Any, x: Any) -> int | None:
         self.loss(x)  # compiled without hooks: torch.func, which refuses them, would leave them off
         try:
@@ -39,7 +42,7 @@ class Step:
         except RuntimeError as error:
             if "saved tensor hooks" not in str(error):
                 raise
-            return self._grown(x)  # torch.func refuses the hooks
+            return self.held(parameters, x)  # torch.func refuses the hooks
 
     def _saved(self, given: set[int], x: Any) -> int:
         """The storages that wait for the backward pass."""
@@ -56,8 +59,7 @@ class Step:
         found = {storage.data_ptr(): storage.nbytes() for storage in storages}
         return sum(size for place, size in found.items() if place not in given)
 
-    def _grown(self, x: Any) -> int | None:
-        """What the loss holds alive while it waits for the backward pass."""
+    def held(self, parameters: Any, x: Any) -> int | None:
         if x.is_cuda:
             before = torch.cuda.memory_allocated(x.device)
             alive = self.loss(x)
@@ -161,8 +163,11 @@ class Torch:
     ) -> Callable[[Any], Any] | None:
         return None
 
-    def nested_jvp(self, powers: Powers, network: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        directions, weights = self.array(powers.directions), self.array(powers.weights)
+    def nested_jvp(
+        self, powers: Powers, network: Callable[[Any], Any], dtype: str | None = None
+    ) -> Callable[[Any], Any]:
+        directions = self.array(powers.directions, dtype)
+        weights = self.array(powers.weights, dtype)
 
         def along(x: Any, direction: Any) -> Any:
             def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -184,7 +189,8 @@ class Torch:
     ) -> Callable[[Any], Any]:
         if rewrite:
             return torch.compile(function, fullgraph=True, dynamic=False, backend="jetfold")
-        options = {"joint_custom_pre_pass": ZerosInMemory()}
+        # Random numbers are those that are drawn eagerly, so that values can be compared.
+        options = {"joint_custom_pre_pass": ZerosInMemory(), "fallback_random": True}
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     def sampled(self, function: Callable[..., Any], compiled: bool) -> Callable[[Any, int], Any]:
@@ -199,9 +205,13 @@ class Torch:
         generator = torch.Generator(self.device)
         return lambda x, seed: function(x, rng=generator.manual_seed(seed))
 
+    def seeded(self, seed: int) -> Any:
+        torch.manual_seed(seed)  # the global state, because a compiled function takes no generator
+
     def peak(self, call: Callable[[], object]) -> int | None:
         if torch.device(self.device).type == "cpu":
             return resident_peak(call)
+        torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         call()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import Any, overload
 
+from ..typed import Module, P, T
 from ..warn import report_symbolic
 from .builder import Traced
 from .explained import ProgramExplanation
@@ -18,7 +19,11 @@ from .rolled import SAVING, rollable, values
 __all__ = ["ProgramExplanation", "collapse", "explain_program"]
 
 
-def collapse(function: Callable[..., Any]) -> Callable[..., Any]:
+@overload
+def collapse(function: Module[T]) -> Callable[..., T]: ...
+@overload
+def collapse(function: Callable[P, T]) -> Callable[P, T]: ...
+def collapse(function: Any) -> Any:
     """The same function, with sums moved up through everything linear.
 
     A program that sums directional derivatives, however they were taken (`jetfold.jet`,

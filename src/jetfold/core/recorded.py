@@ -19,6 +19,8 @@ class Step:
     Attributes:
         name: of the operation.
         shape: of its result.
+        level: of the transform whose jets its results are.
+        vectors: how many coefficients these have.
         stored: how many numbers the coefficients of its results are.
         whole: how many they would be without structure and without axes of length one.
         pieces: of the results, lowest degree first: (axis, slots, rows), axis None for the same
@@ -28,6 +30,8 @@ class Step:
 
     name: str
     shape: tuple[int, ...]
+    level: int
+    vectors: int
     stored: int
     whole: int
     pieces: tuple[tuple[int | None, int, int], ...]
@@ -75,6 +79,8 @@ def note(name: str, operands: Sequence[Any], results: Sequence[Any]) -> None:
     step = Step(
         name,
         tuple(jets[0].primal.shape) if jets else (),
+        jets[0].level if jets else -1,
+        jets[0].algebra.vectors if jets else 0,
         sum(map(_numbers, blocks)),
         sum((x.algebra.vectors - 1) * prod(x.primal.shape) for x in jets),
         found,

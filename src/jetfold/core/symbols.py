@@ -108,9 +108,19 @@ class Polynomials(Symbols):
 
     def at(self, variables: Variables) -> tuple[Wanted, ...]:
         n = self.count(variables)
+        self.check(n)
+        return tuple(in_coordinates(polynomial, n) for polynomial in self.polynomials)
+
+    def check(self, n: int) -> None:
+        """Whether the number of coordinates fits.
+
+        Raises:
+            ValueError: it does not.
+        """
         if self.coordinates not in (None, n):
             raise ValueError(self.misfit.format(self=self, n=n))
-        return tuple(in_coordinates(polynomial, n) for polynomial in self.polynomials)
+        if (highest := max((v for p in self.polynomials for v in p.variables), default=0)) >= n > 0:
+            raise ValueError(f"{self} has coordinate {highest}, but the point has {n}, from 0 on")
 
     def vectors(self, variables: Variables) -> int | None:
         n = self.count(variables)
@@ -130,8 +140,7 @@ class Polynomials(Symbols):
         return super().parts(variables)
 
     def estimator(self, n: int, sampling: Sampling) -> Estimator:
-        if self.coordinates is not None:
-            self.at(n)  # whether the number fits
+        self.check(n)
         return sampling.estimator(self.polynomials, n)
 
     def __str__(self) -> str:

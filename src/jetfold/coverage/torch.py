@@ -10,6 +10,7 @@ import math
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,7 +178,7 @@ def _function(info: Any, sample: Any) -> Callable[[Any], Any] | None:
             s, t = p[0], p[1]
             filled[k] = leaves[k] + s * v_1 + t * v_2 + s * t * (v_12 + s / 2 * v_112)
         first, args, kwargs = tree_unflatten(filled, spec)
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)  # torch.manual_seed visits all devices
         result = info.gradcheck_wrapper(info.op, first, *args, **kwargs)
         if sample.output_process_fn_grad is not None:
             result = sample.output_process_fn_grad(result)
@@ -213,18 +214,21 @@ def _moves(info: Any, x: Any) -> bool:
 
 def _nested(g: Callable[[Any], Any], p: Any, order: int) -> list[Any] | None:
     """The same derivatives by nested torch.func.jvp; None where PyTorch has none."""
-    found, along = [g(p)], torch.eye(2, dtype=torch.float64)
-    for axis in AXES[:order]:
-        g = _pushed(g, along[axis])
-        try:
-            found.append(g(p))
-        except Exception:
-            return None
-    return found
+    along = torch.eye(2, dtype=torch.float64)
+    try:
+        return reduce(_pushed, (along[axis] for axis in AXES[:order]), lambda p: [g(p)])(p)
+    except Exception:
+        return None
 
 
-def _pushed(g: Callable[[Any], Any], v: Any) -> Callable[[Any], Any]:
-    return lambda p: torch.func.jvp(g, (p,), (v,))[1]
+def _pushed(f: Callable[[Any], list[Any]], v: Any) -> Callable[[Any], list[Any]]:
+    """What f returns, and the derivative of the last of it along v."""
+
+    def pushed(p: Any) -> list[Any]:
+        values, tangents = torch.func.jvp(f, (p,), (v,))
+        return [*values, tangents[-1]]
+
+    return pushed
 
 
 def _differences(

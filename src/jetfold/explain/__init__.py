@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
 
-from ..collapse import explain_program
+from ..collapse import ProgramExplanation, explain_program
 from ..randomized import Randomized
 from ..transform import Transform
 from .check import Report, check
 from .estimate import Estimate, explain_estimate
 from .operator import Explanation, explain_operator
+from .prediction import Prediction, predict
 from .propagation import Propagation, explain_propagation
 
-__all__ = ["Estimate", "Explanation", "Propagation", "Report", "check", "explain"]
+__all__ = [
+    "Estimate",
+    "Explanation",
+    "Prediction",
+    "Propagation",
+    "Report",
+    "check",
+    "explain",
+    "predict",
+]
 
 
+@overload
+def explain(  # type: ignore[overload-overlap]
+    operator: Randomized, coordinates: Any = None, *args: Any, **kwargs: Any
+) -> Estimate: ...
+@overload
+def explain(
+    operator: Transform, coordinates: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Propagation: ...
+@overload
+def explain(
+    operator: Transform | Mapping[Any, Any] | Sequence[Any], coordinates: int | None = None
+) -> Explanation: ...
+@overload
+def explain(
+    operator: Callable[..., Any], coordinates: Any, *args: Any, **kwargs: Any
+) -> ProgramExplanation: ...
 def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -> Any:
     """What an operator carries: vectors per method, the minimal basis and its product rule.
 
     `explain(operator, f, x, …)` says what the operator carries through a function at a point,
     operation by operation: which coefficients are known to be zero and left out, where that ends,
-    and what it saved (with the keywords argnums, batch_dims and those of f).
+    and what it saved (with the keywords argnums, batch_dims, method, structure and those of f). Its
+    `prediction`, made when it is asked for or printed, tells what a call will cost before it is
+    run: vectors, FLOPs beside those of f, bytes of temporary arrays and of those kept for a
+    backward pass, and time / limit as estimated from them. For that f is traced, or run on tensors
+    without numbers, three times, and the speed of the machine is measured once, for some 50 ms.
 
     `explain(f, x, …)` of a function and its arguments says what `jetfold.collapse` makes of it: its
     operations before and after, every sum that moves, how far, and what stopped it.

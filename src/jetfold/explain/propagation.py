@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from ..core import recorded
 from ..core.recorded import Step
 from ..frameworks import frontend_of
 from ..transform import Transform
+from .prediction import Prediction, options_of, predict
 from .text import Sections, as_rich, as_text
 
 
@@ -21,10 +23,17 @@ class Propagation:
         operator: how the operator is called.
         steps: every operation that met coefficients, in order, with the numbers that it stored and
             those that it would have stored without structure.
+        prediction: what a call will cost; found when it is asked for, or printed.
     """
 
     operator: str
     steps: tuple[Step, ...]
+    predicted: Callable[[], Prediction] = field(compare=False)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """What a call will cost, before it is run."""
+        return self.predicted()
 
     @property
     def stored(self) -> int:
@@ -57,7 +66,7 @@ class Propagation:
         if self.stored:
             saved += f": {self.whole / self.stored:.1f} × fewer"
         where = [(_called(step), "all directions from here on") for step in self.lost]
-        found: Sections = [("Coefficients carried", [("", saved)])]
+        found: Sections = [*self.prediction.sections(), ("Coefficients carried", [("", saved)])]
         if rows:
             found.append(("Operation by operation", rows))
         found.append(("Where structure ends", where or [("", "nowhere")]))
@@ -98,10 +107,12 @@ def explain_propagation(
     operator: Transform, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
 ) -> Propagation:
     """Evaluate an operator at a point, and tell what it carried."""
-    options = {k: kwargs.pop(k) for k in ("argnums", "batch_dims", "structure") if k in kwargs}
+    predicted = partial(predict, operator, function, *args, **kwargs)
+    kwargs.pop("compiled", None)
+    options = options_of(kwargs)
     positions = options.get("argnums", 0)
     first = positions if isinstance(positions, int) else positions[0]
     frontend = frontend_of(args[first])
     with recorded.recording() as steps:
         frontend.rehearse(lambda *x: operator(function, **options)(*x, **kwargs), args)
-    return Propagation(str(getattr(operator, "name", operator)), tuple(steps))
+    return Propagation(str(getattr(operator, "name", operator)), tuple(steps), predicted)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import Arrays
 from ..core.jet import Jet
+from ..frontend import Counter
 from . import arrays
 from . import table as table  # registers the rules
 from .double import float64 as float64
@@ -107,9 +108,26 @@ def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes), out)
 
 
+def remembers() -> bool:
+    """What is static stays so."""
+    return True
+
+
+def version(array: Any) -> int:
+    """Arrays of JAX are never written to."""
+    return 0
+
+
 def rehearse(function: Callable[..., Any], args: Sequence[Any]) -> None:
     """Trace a function."""
     jax.eval_shape(lambda *x: function(*x), *args)
+
+
+def counter() -> Counter:
+    """What programs cost."""
+    from . import counting
+
+    return counting
 
 
 def seeded() -> contextlib.AbstractContextManager[Any]:

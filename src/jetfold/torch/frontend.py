@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import warn
 from ..core.arrays import Arrays
 from ..core.structure import STATIC
+from ..frontend import Counter
 from . import (
     arrays,
     dynamo_private,
@@ -103,6 +104,18 @@ _MADE: list[Any] = []
 
 def _is_token(arg: Any) -> bool:
     return isinstance(arg, tuple) and arg[:1] == (_TOKEN,)
+
+
+def remembers() -> bool:
+    """To torch.compile what it traces is what it was when it began."""
+    return not torch.compiler.is_compiling()
+
+
+def version(array: Any) -> int:
+    """How often a tensor was written to, unless torch.compile traces or inference mode runs."""
+    if torch.compiler.is_compiling() or not isinstance(array, torch.Tensor):
+        return 0
+    return 0 if isinstance(array, Jet) or array.is_inference() else array._version
 
 
 def whole(*functions: Callable[..., Any]) -> None:
@@ -194,7 +207,7 @@ def structured(point: Any, rows: int) -> bool:
     """
     while isinstance(point, Jet):
         point = point.primal
-    fewest = FEWEST["cpu" if point.is_cpu else "cuda"]
+    fewest = FEWEST["cuda" if point.is_cuda else "cpu"]
     if rows * dynamo_private.entries(point) < fewest:
         return False
     return torch.compiler.is_dynamo_compiling() or not private.is_traced(private.innermost(point))
@@ -303,9 +316,19 @@ def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
 
 
 def rehearse(function: Callable[..., Any], args: Sequence[Any]) -> None:
-    """Run a function."""
-    with torch.no_grad():
+    """Run a function; torch.compile drops what has no use, gradients or not."""
+    if torch.compiler.is_compiling():  # an error inside of no_grad would leave it behind
         function(*args)
+    else:
+        with torch.no_grad():
+            function(*args)
+
+
+def counter() -> Counter:
+    """What programs cost."""
+    from . import counting
+
+    return counting
 
 
 def opened(level: int, leaf: Any) -> tuple[Any, Sequence[Any]]:

@@ -703,6 +703,8 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     key, in_place = NAMES.get(function), IN_PLACE.get(function)
 
     def method(*args: Any, **kwargs: Any) -> Any:
+        if not is_traced() and recorded.OPEN:
+            return _recorded(function, key, in_place, args, kwargs)
         return run_rule(function, key, in_place, args, kwargs)
 
     method.__name__ = getattr(function, "__name__", "method")

@@ -26,6 +26,7 @@ from torch._functorch import apis, eager_transforms
 from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn.utils.stateless import _functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import (
     _broadcast_to_and_flatten as broadcast_to_tree,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "TRANSFORMS",
     "GradMode",
     "Switch",
+    "TorchDispatchMode",
     "become",
     "broadcast_to_tree",
     "class_to_make",
