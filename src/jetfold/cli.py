@@ -4,13 +4,16 @@
 are optional, so nothing of them is imported before a command runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
+
+from .frameworks import TITLES
 
 # ------------------------------------------------------------------ bench
 
@@ -55,6 +58,29 @@ def installed() -> tuple[str, ...]:
     return found
 
 
+@contextmanager
+def _advancing(
+    console: Any, total: int, remaining: bool = False
+) -> Iterator[Callable[[str, int], object]]:
+    """A progress bar: a function of what happens next, and of how many steps were completed.
+
+    Args:
+        remaining: whether the time that is left can be told.
+    """
+    from rich import progress as bars
+
+    columns = [
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        *([bars.TimeRemainingColumn()] * remaining),
+    ]
+    with bars.Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=total)
+        yield lambda text, steps: progress.update(task, description=text, advance=steps)
+
+
 def measure(
     options: dict[str, Any],
     framework: str,
@@ -73,7 +99,6 @@ def measure(
         quick: the suite's `QUICK` settings, where others are not given.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from .bench import report
     from .bench.backends import backend as backend_of
@@ -98,19 +123,8 @@ def measure(
     environment = report.Environment.of(backend, settings)
     out.mkdir(parents=True, exist_ok=True)
     console, errors = Console(), Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True) as progress:
-        task = progress.add_task("starting", total=settings.steps)
-        outcome = measured.run(
-            settings,
-            backend,
-            lambda text, steps: progress.update(task, description=text, advance=steps),
-        )
+    with _advancing(errors, settings.steps) as advance:
+        outcome = measured.run(settings, backend, advance)
     for line in reported.head(environment):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if outcome.rows:
@@ -134,7 +148,6 @@ def reproduced(
     size: str, frameworks: Sequence[str], device: str, threads: int | None, out: Path
 ) -> int:
     """What `jetfold bench --paper` does; the exit status."""
-    from rich import progress as bars
     from rich.console import Console
 
     from .bench import evidence
@@ -143,27 +156,13 @@ def reproduced(
     wanted = evidence.groups(size, frameworks, device, threads)
     out.mkdir(parents=True, exist_ok=True)
     results = evidence.opened(out, size)
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TimeRemainingColumn(),
-    )
     file = out / evidence.FILE
     try:
         with (
             evidence.processes(frameworks, out / "paper.log") as start,
-            bars.Progress(*columns, console=errors, transient=True) as progress,
+            _advancing(errors, sum(len(specs) for specs, _ in wanted), remaining=True) as advance,
         ):
-            task = progress.add_task("starting", total=sum(len(specs) for specs, _ in wanted))
-            evidence.run(
-                wanted,
-                results,
-                out,
-                start,
-                lambda text, steps: progress.update(task, description=text, advance=steps),
-            )
+            evidence.run(wanted, results, out, start, advance)
     except KeyboardInterrupt:
         errors.print(
             f"interrupted; {len(results.cells)} cells are in {file}, and the same command goes on",
@@ -202,12 +201,12 @@ def covered(
     with errors.status("") as status:
         for row in run(samples, order, only):
             found.append(row)
-            status.update(f"{pages.TITLES[framework]}: {len(found)} operations, {row.name}")
+            status.update(f"{TITLES[framework]}: {len(found)} operations, {row.name}")
             if only or row.how == "wrong":
                 Console().print(*row, sep=" | ", markup=False, highlight=False, soft_wrap=True)
     counts = kinds.counts(found)
     table = Table("", *counts)
-    table.add_row(pages.TITLES[framework], *map(str, counts.values()))
+    table.add_row(TITLES[framework], *map(str, counts.values()))
     Console().print(table)
     if page:
         pages.write(page, framework, version(framework), found, bool(only))

@@ -10,6 +10,9 @@ import numpy as np
 
 from .frontend import Frontend, Result
 
+TITLES = {"torch": "PyTorch", "jax": "JAX"}
+"""How the frameworks write themselves."""
+
 
 def frontend_of(array: object) -> Frontend:
     """The frontend module for an array.

@@ -23,7 +23,7 @@ from .frameworks import made
 from .frontend import Frontend
 from .names import check_alike, names_of
 from .operators import Operator, partials
-from .transform import METHODS, Call, Function, called, positions_of, refuse_other_coordinates
+from .transform import Call, Function, called, check_options, refuse_other_coordinates
 
 Symbol = tuple[tuple[Monomial, Any], ...]
 """Σ c ∂^m as the pairs (m, c), sorted: what tells one derivative from another."""
@@ -82,11 +82,7 @@ class Residual:
                 "a residual transforms a function: write residual(...)(f, batch_dims=1)(points); "
                 f"got {', '.join(type(one).__name__ for one in (f, *point))}"
             )
-        positions_of(argnums)
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-        if not isinstance(batch_dims, int) or isinstance(batch_dims, bool) or batch_dims < 0:
-            raise ValueError(f"batch_dims must be a non-negative integer, got {batch_dims!r}")
+        check_options(argnums, batch_dims, method)
         return Solving(self, f, argnums, batch_dims, method, structure)
 
     def evaluate(self, call: Call, parameters: Mapping[str, Any]) -> Any:

@@ -85,11 +85,7 @@ class Transform:
                 f"{self.name}(f) gives a function of the point: write {self.name}(f)(x), not "
                 f"{self.name}(f, x)"
             )
-        positions_of(argnums)
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-        if not isinstance(batch_dims, int) or isinstance(batch_dims, bool) or batch_dims < 0:
-            raise ValueError(f"batch_dims must be a non-negative integer, got {batch_dims!r}")
+        check_options(argnums, batch_dims, method)
         if chunk_size is not None and (
             not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1
         ):
@@ -200,6 +196,19 @@ def positions_of(argnums: int | Sequence[int]) -> tuple[int, ...]:
     if not positions or not all(isinstance(k, int) for k in positions):
         raise ValueError(f"argnums must be an integer or a tuple of integers, got {argnums!r}")
     return positions
+
+
+def check_options(argnums: int | Sequence[int], batch_dims: int, method: str) -> None:
+    """Refuse options that no transform of functions can take.
+
+    Raises:
+        ValueError: one of them.
+    """
+    positions_of(argnums)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if not isinstance(batch_dims, int) or isinstance(batch_dims, bool) or batch_dims < 0:
+        raise ValueError(f"batch_dims must be a non-negative integer, got {batch_dims!r}")
 
 
 def called(

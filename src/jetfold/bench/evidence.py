@@ -15,7 +15,8 @@ from rich.table import Table
 from . import beyond, paper
 from .cells import How, Run, measure, versions
 from .experiments import tolerance
-from .fits import Line, lines, ratio
+from .fits import STEPS, Line, lines, ratio
+from .measure import inexact
 from .paper import Group
 from .processes import Died, Processes
 from .report import empty_table
@@ -114,14 +115,10 @@ def problems(results: Results, wanted: Sequence[Group]) -> list[str]:
     for cell in (results.cells[spec] for specs, _ in wanted for spec in specs):
         if cell.failure:
             found.append(f"could not be measured: {named(cell.spec)}: {cell.failure}")
-        elif cell.error is not None:
+        else:
             allowed = tolerance(cell.spec)
-            if not cell.error <= allowed:
-                found.append(
-                    f"{named(cell.spec)}: relative error {cell.error:.1e} exceeds the "
-                    f"{allowed:.0e} allowed in {cell.spec.dtype}"
-                )
-    return found
+            found.append(inexact(named(cell.spec), cell.error, allowed, cell.spec.dtype))
+    return [problem for problem in found if problem]
 
 
 def named(spec: Spec) -> str:
@@ -179,8 +176,7 @@ def _order(key: Spec) -> tuple[Any, ...]:
 
 
 def _title(key: Spec) -> str:
-    each = "datum" if key.variable == "batch" else "sample"
-    return f"{key.framework} {key.mode}, {key.operator} per {each}"
+    return f"{key.framework} {key.mode}, {key.operator} per {STEPS[key.variable]}"
 
 
 def legend(results: Results) -> str:

@@ -19,6 +19,9 @@ class Line:
     intercept: float
 
 
+STEPS = {"batch": "datum", "samples": "sample"}
+"""One more of a variable, along which costs grow on a line."""
+
 QUANTITIES: Mapping[str, Callable[[Cell], float | None]] = {
     "time": lambda cell: None if cell.time is None else cell.time.minimum,
     "peak": lambda cell: cell.peak,

@@ -41,6 +41,14 @@ def complaints(outcome: Outcome[SomeRow], dtype: str) -> list[str]:
     return found + [problem for row in outcome.rows if (problem := row.problem(dtype))]
 
 
+def inexact(what: str, error: float | None, allowed: float, dtype: str, of: str = "") -> str:
+    """Why a value is wrong, else "". Not a number is wrong too; without an error nothing is."""
+    if error is None or error <= allowed:
+        return ""
+    of = of and f" of the {of}"
+    return f"{what}: relative error {error:.1e}{of} exceeds the {allowed:.0e} allowed in {dtype}"
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds per call, over `repeats` calls."""

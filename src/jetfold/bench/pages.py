@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import __version__
 from ..explain import explain
 from ..expressions import parse
+from ..frameworks import TITLES
 from ..named import biharmonic, laplacian
 from .networks import widths
 
@@ -26,8 +27,6 @@ COMMAND = "jetfold pages"
 PAGES = ("README.md", "docs/*.md")
 
 MARKED = re.compile(r"(<!-- (?P<name>[\w-]+) -->\n)(?P<table>.*?)(<!-- /(?P=name) -->)", re.DOTALL)
-
-FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX"}
 
 PROVENANCE = ("jetfold", "python", "versions", "dtype", "device", "seed")
 """What a file of results must say of every row, beside what was measured."""
@@ -70,7 +69,7 @@ class Form:
     def table(self, records: Sequence[Record]) -> str:
         """As Markdown."""
         found = [record for record in records if self.wanted(record)]
-        first = {**found[0], "framework": FRAMEWORKS[found[0]["framework"]]}
+        first = {**found[0], "framework": TITLES[found[0]["framework"]]}
         titles = [title.format_map(first) for title in (*self.beside, *self.columns)]
 
         def common(record: Record) -> list[str]:
@@ -218,7 +217,7 @@ def records(path: Path) -> list[Record]:
 def known(name: str) -> bool:
     """Whether a mark is one of ours."""
     framework, suite = parts(name)
-    return name == "vectors" or (framework in FRAMEWORKS and suite in FORMS)
+    return name == "vectors" or (framework in TITLES and suite in FORMS)
 
 
 def table(name: str, root: Path) -> str:

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from .. import __version__
 from .backends import PEERS, REWRITTEN, Backend
+from .measure import inexact
 from .networks import widths
 from .suite import METHODS, MODES, REFERENCE_POINTS, TOLERANCE, Outcome, Row, Settings
 
@@ -334,9 +335,7 @@ def noise(rows: Sequence[Any]) -> str:
 def complaints(outcome: Outcome, dtype: str) -> list[str]:
     """Why the run fails: what could not be measured, and what is not exact enough."""
     found = [f"could not be measured: {failure}" for failure in outcome.failures]
-    found += [
-        f"{row.label}, {row.method}, {row.mode}: relative error {row.relative_error:.1e} exceeds "
-        f"the {TOLERANCE[dtype]:.0e} allowed in {dtype}"
-        for row in outcome.too_inexact(dtype)
-    ]
+    for row in outcome.too_inexact(dtype):
+        where = f"{row.label}, {row.method}, {row.mode}"
+        found.append(inexact(where, row.relative_error, TOLERANCE[dtype], dtype))
     return found

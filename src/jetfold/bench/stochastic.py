@@ -17,7 +17,7 @@ from ..operators import Operator
 from ..randomized import Randomized, randomize
 from ..warn import JetfoldWarning
 from .backends import Backend
-from .measure import Outcome, Timing, once
+from .measure import Outcome, Timing, inexact, once
 from .networks import Layer, mlp
 from .suite import METHODS, MODES, TOLERANCE, check_known, check_sizes, failure, timed, waited
 
@@ -157,11 +157,9 @@ class Row:
 
     def problem(self, dtype: str) -> str:
         """Why the value is wrong, else "". (Not a number is wrong too.)"""
-        if self.exact and not self.relative_error <= TOLERANCE[dtype]:
-            return (
-                f"{self.of}: relative error {self.relative_error:.1e} exceeds the "
-                f"{TOLERANCE[dtype]:.0e} allowed in {dtype}"
-            )
+        wrong = inexact(self.of, self.relative_error, TOLERANCE[dtype], dtype)
+        if self.exact and wrong:
+            return wrong
         if self.standard_errors is not None and not self.standard_errors <= FAR:
             return (
                 f"{self.of}: the estimate is {self.standard_errors:.1f} standard errors off, more "

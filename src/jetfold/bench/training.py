@@ -21,7 +21,7 @@ from ..named import biharmonic, laplacian
 from ..operators import partials
 from ..transform import Transform
 from .backends import Along, Backend, Loss
-from .measure import Outcome, Timing, once
+from .measure import Outcome, Timing, inexact, once
 from .networks import HIDDEN, Layer, mlp, widths
 from .suite import MODES, check_known, check_sizes, failure, timed, waited
 
@@ -354,14 +354,9 @@ class Row:
 
     def problem(self, dtype: str) -> str:
         """Why the gradient is wrong, else "". (Not a number is wrong too.)"""
-        error = self.relative_error
-        if error is None or error <= TOLERANCE[dtype]:
-            return ""
-        return (
-            f"{self.label}, {self.network}, {self.points} points, {self.method}, {self.mode}: "
-            f"relative error {error:.1e} of the gradient exceeds the {TOLERANCE[dtype]:.0e} "
-            f"allowed in {dtype}"
-        )
+        where = f"{self.network}, {self.points} points, {self.method}, {self.mode}"
+        allowed = TOLERANCE[dtype]
+        return inexact(f"{self.label}, {where}", self.relative_error, allowed, dtype, "gradient")
 
 
 def run(

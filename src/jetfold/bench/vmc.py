@@ -17,7 +17,7 @@ import numpy as np
 from ..derivatives import derivatives
 from ..named import gradient, laplacian, value
 from .jax import Jax, temporary
-from .measure import Outcome, Timing, once
+from .measure import Outcome, Timing, inexact, once
 from .suite import check_known, failure, timed, waited
 from .wavefunctions.ferminet import FermiNet
 from .wavefunctions.lapnet import LapNet
@@ -201,14 +201,9 @@ class Row:
     def problem(self, dtype: str) -> str:
         """Why the values are wrong, else "". (Not a number is wrong too.)"""
         errors = {"gradient": self.gradient_error, "Laplacian": self.laplacian_error}
-        for what, error in errors.items():
-            if error is not None and not error <= TOLERANCE[dtype]:
-                return (
-                    f"{self.label}, {self.electrons} electrons, {self.method}: relative error "
-                    f"{error:.1e} of the {what} exceeds the {TOLERANCE[dtype]:.0e} allowed in "
-                    f"{dtype}"
-                )
-        return ""
+        row = f"{self.label}, {self.electrons} electrons, {self.method}"
+        found = [inexact(row, error, TOLERANCE[dtype], dtype, of) for of, error in errors.items()]
+        return next(filter(None, found), "")
 
 
 def run(

@@ -6,10 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..frameworks import TITLES
 from .rows import HOW, Row, counts, exact_share
-
-TITLES = {"torch": "PyTorch", "jax": "JAX"}
-"""The frameworks, in the order of their sections."""
 
 HEAD = f"""# Which operations have derivatives
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from ..core.directions import METHODS
 from ..derivatives import derivatives
 from ..frameworks import frontend_of
 from ..frontend import Frontend
-from .text import Sections, as_rich, as_text
+from .text import Printed, Sections
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class Report(Printed):
     """How far each method is from nested automatic differentiation. Prints as text.
 
     Attributes:
@@ -63,14 +63,6 @@ class Report:
     def title(self) -> str:
         """The first line."""
         return f"{self.function}, evaluated in {self.dtype}"
-
-    def __str__(self) -> str:
-        return as_text(self.title, self.sections())
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return as_rich(self.title, self.sections())
 
 
 def check(

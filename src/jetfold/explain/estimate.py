@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -15,11 +15,11 @@ from ..frameworks import frontend_of
 from ..randomized import Randomized
 from ..transform import Call, Transform
 from .check import arrays_of
-from .text import Sections, as_rich, as_text, cut, cut_sum
+from .text import Printed, Sections, cut, cut_sum
 
 
 @dataclass(frozen=True, repr=False)
-class Estimate:
+class Estimate(Printed):
     """What a randomized operator carries, and how its value varies. Prints as text.
 
     Attributes:
@@ -60,14 +60,6 @@ class Estimate:
     def title(self) -> str:
         """The first line."""
         return f"{cut_sum(self.operator)}, {self.samples} sample{'s' * (self.samples != 1)}"
-
-    def __str__(self) -> str:
-        return as_text(self.title, self.sections())
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return as_rich(self.title, self.sections())
 
 
 def _numbers(arrays: Sequence[np.ndarray]) -> str:

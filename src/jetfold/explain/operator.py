@@ -14,11 +14,11 @@ from ..derivatives import Derivatives
 from ..named import Stacked, Weighted, WeightedByMatrix, value
 from ..operators import Operator, coefficient_of
 from ..transform import Transform
-from .text import Sections, as_rich, as_text, cut, cut_sum
+from .text import Printed, Sections, cut, cut_sum
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(Printed):
     """What is carried for an operator, and how it multiplies. Prints as text.
 
     Attributes:
@@ -88,14 +88,6 @@ class Explanation:
         """The first line."""
         s = "s" * (self.coordinates != 1)
         return f"{cut_sum(self.operator)}, on {self.coordinates} coordinate{s}"
-
-    def __str__(self) -> str:
-        return as_text(self.title, self.sections())
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return as_rich(self.title, self.sections())
 
 
 def explain_operator(operator: Any, coordinates: int | None) -> Explanation:

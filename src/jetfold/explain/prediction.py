@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,14 @@ from ..core import recorded
 from ..core.costs import UnpredictableError
 from ..frameworks import frontend_of
 from ..transform import Transform
-from .text import Sections, as_rich, as_text
+from .text import Printed, Sections
 
 OPTIONS = ("argnums", "batch_dims", "structure", "method", "chunk_size")
 """The keywords of an operator; all others are those of f."""
 
 
 @dataclass(frozen=True, repr=False)
-class Prediction:
+class Prediction(Printed):
     """What a call of an operator will cost, counted from shapes. Prints as text.
 
     What is None cannot be predicted; `reasons` say why.
@@ -85,14 +85,6 @@ class Prediction:
     def title(self) -> str:
         """The first line."""
         return f"{self.operator}, {self.method}"
-
-    def __str__(self) -> str:
-        return as_text(self.title, self.sections())
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return as_rich(self.title, self.sections())
 
 
 def options_of(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -12,11 +12,11 @@ from ..core.recorded import Step
 from ..frameworks import frontend_of
 from ..transform import Transform
 from .prediction import Prediction, options_of, predict
-from .text import Sections, as_rich, as_text
+from .text import Printed, Sections
 
 
 @dataclass(frozen=True, repr=False)
-class Propagation:
+class Propagation(Printed):
     """How the coefficients of an operator travel through a function. Prints as text.
 
     Attributes:
@@ -76,14 +76,6 @@ class Propagation:
     def title(self) -> str:
         """The first line."""
         return f"{self.operator}, through {len(self.steps)} operations"
-
-    def __str__(self) -> str:
-        return as_text(self.title, self.sections())
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        return as_rich(self.title, self.sections())
 
 
 def _called(step: Step) -> str:

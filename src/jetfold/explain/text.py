@@ -10,6 +10,27 @@ Sections = list[tuple[str, list[tuple[str, str]]]]
 """What is printed: titles, each with rows of two columns."""
 
 
+class Printed:
+    """A title and sections, as text and, where rich prints it, in colours."""
+
+    @property
+    def title(self) -> str:
+        """The first line."""
+        raise NotImplementedError
+
+    def sections(self) -> Sections:
+        """What is printed."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return as_text(self.title, self.sections())
+
+    __repr__ = __str__
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        return as_rich(self.title, self.sections())
+
+
 def cut(texts: Sequence[str], most: int) -> list[str]:
     """The first of many, with a count of what was left out."""
     if len(texts) <= most + 1:

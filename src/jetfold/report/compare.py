@@ -22,11 +22,7 @@ class Change:
     @property
     def factor(self) -> float:
         """now / before; inf where there was nothing."""
-        old, new = self.quantity.of(self.before), self.quantity.of(self.now)
-        assert old is not None and new is not None
-        if old == new:
-            return 1.0
-        return new / old if old else float("inf")
+        return self.quantity.factor(self.now, self.before)
 
     @property
     def more(self) -> bool:

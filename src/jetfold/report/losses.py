@@ -23,9 +23,7 @@ class Pair:
     @property
     def factor(self) -> float:
         """How many times as much we need; inf where the other needs nothing."""
-        ours, theirs = self.quantity.of(self.ours), self.quantity.of(self.rival)
-        assert ours is not None and theirs is not None
-        return ours / theirs if theirs else float("inf")
+        return self.quantity.factor(self.ours, self.rival)
 
     @property
     def lost(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..bench.fits import STEPS
 from ..bench.paper import EXPERIMENT, published
 from ..bench.results import Results
 from .quantities import FASTEST, PEAK, PEAK_DIFFERENTIABLE, Quantity
 from .reasons import Reason, explained, far, reason
 from .series import Panel, panels
-from .words import STEPS, capitalised, operator, ratio, setting, where
+from .words import capitalised, operator, ratio, setting, where
 
 COSTS = (FASTEST, PEAK, PEAK_DIFFERENTIABLE)
 

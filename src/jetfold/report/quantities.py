@@ -33,6 +33,14 @@ class Quantity:
             return all(cell.time and cell.time.repeats >= CALLS for cell in (a, b))
         return self.of(a) is not None and self.of(b) is not None
 
+    def factor(self, a: Cell, b: Cell) -> float:
+        """How many times as much a needs as b; inf where b alone needs nothing."""
+        one, other = self.of(a), self.of(b)
+        assert one is not None and other is not None
+        if one == other:
+            return 1.0
+        return one / other if other else float("inf")
+
 
 CALLS = 3
 """How often a call must have been timed to be compared."""

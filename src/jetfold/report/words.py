@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from ..bench.report import NAMES
 from ..bench.results import Spec
 from ..bench.suite import METHODS
-
-FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX"}
+from ..frameworks import TITLES
 
 OPERATORS = {
     "laplacian": "Laplacian",
@@ -18,9 +17,6 @@ OPERATORS = {
     "laplacian^k": "Δᵏ",
     "d_x^k": "∂ₓᵏ",
 }
-
-STEPS = {"batch": "datum", "samples": "sample"}
-"""One more of a variable, where costs grow along a line."""
 
 AXES = {
     "batch": "data in the batch",
@@ -53,7 +49,7 @@ def operator(spec: Spec) -> str:
 def where(spec: Spec) -> str:
     """PyTorch compiled"""
     device = "" if spec.device == "cpu" else f" on {spec.device}"
-    return f"{FRAMEWORKS.get(spec.framework, spec.framework)} {spec.mode}{device}"
+    return f"{TITLES.get(spec.framework, spec.framework)} {spec.mode}{device}"
 
 
 def method(name: str) -> str:
