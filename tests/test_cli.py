@@ -117,10 +117,19 @@ def test_explain_takes_names_named_operators_and_a_leading_minus():
     assert "-x**2, on 1 coordinate\n" in run("explain", "-x**2").output
 
 
+def test_explain_of_a_nonlinear_equation_is_of_its_derivatives():
+    shown = run("explain", "u_t + u*u_x - u_x**2 + u_xxxx", "--names", "x t").output
+    assert shown.startswith("u_t + u*u_x - u_x**2 + u_xxxx, on 2 coordinates")
+    assert "6 = 1 + 2 + 1 + 1 + 1" in shown
+    rows = [line.split() for line in shown.partition("Read-out")[2].splitlines() if line.strip()]
+    assert rows == [["1", "=", "u"], ["t", "=", "u_t"], ["x", "=", "u_x"], ["x**4", "=", "u_xxxx"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("t + sin(x)",), "      ^^^^^^"),
+        (("u_t + u*u_x + u_y/0",), "                  ^"),
         (("laplacian",), "jetfold explain laplacian --dim 3"),
         (("laplacian", "--dim", "0"), "positive integer"),
         (("x", "--dim", "3"), "--dim goes with value, laplacian, biharmonic, gradient"),

@@ -321,6 +321,50 @@ def test_check_refuses(arguments, options, error, says):
     assert says in str(raised.value)
 
 
+# ------------------------------------------------------------------ equations
+
+
+def vortex(u, v, p, d, x, nu, xp):
+    """One that names a coordinate, a number and a module."""
+    nu = nu * xp.exp(-x)
+    return d.t(u) + u * d.x(u) + d.x(p) - nu * d.laplacian(u, over="x y"), d.divergence((v, u, p))
+
+
+@pytest.mark.parametrize("module", ["torch", "jax.numpy"])
+def test_what_an_equation_asks_for(module):
+    found = explain(jf.residual(vortex, "t x y"), xp=pytest.importorskip(module))
+    assert found.operator == "residual(vortex: u v p of t x y)"
+    assert found.by_degree["minimal"] == (1, 3, 1)
+    assert [name for name, _ in found.readout] == ["1", "t", "x", "x**2 + y**2", "y"]
+    assert vectors(jf.residual(lambda u, d: d.t(u) + u * d.x(u) + d.xxxx(u), "t x")) == {
+        "minimal": 6, "collapsed": 6, "standard": 6
+    }  # fmt: skip
+    unnamed = explain(jf.residual(lambda u, d, point: d[0, 1](u) - (point**2).sum(-1), 2))
+    assert unnamed.operator.endswith("u of 2 coordinates)")
+    assert unnamed.coordinates == 2 and unnamed.readout[1][0] == "d0*d1"
+
+
+def test_an_equation_through_a_network(points):
+    """As many vectors as one says, and its own parameters are no arguments of the network."""
+    equation = jf.residual(lambda u, d, nu: d[0](u) * u - nu * d.laplacian(u), points.shape[1])
+    net = torch.nn.Sequential(torch.nn.Linear(points.shape[1], 8), torch.nn.Tanh(),
+                              torch.nn.Linear(8, 1))  # fmt: skip
+    found = explain(equation, net, points, batch_dims=1, nu=0.1)
+    assert found.prediction.vectors == explain(equation).vectors["minimal"]
+    assert found.prediction.forward_products == 2 * len(points) * 8 * (points.shape[1] + 1)
+    assert "through 3 operations" in found.title and not found.prediction.reasons
+
+
+def test_equations_that_cannot_be_explained():
+    equation = jf.residual(vortex, "t x y")
+    with pytest.raises(TypeError, match=r"(?s)has no attribute 'exp'.*by keyword, as in explain"):
+        explain(equation)
+    with pytest.raises(
+        TypeError, match=r"no parameter f: its parameters are nu, xp; .*residual, f"
+    ):
+        explain(equation, f=1)
+
+
 def test_frozen():
     found = explain(t)
     assert isinstance(found, Explanation)

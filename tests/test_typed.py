@@ -41,7 +41,20 @@ def pair(x: Array) -> tuple[Array, Array]:
     return x, x
 
 
+def burgers(u: Array, d: jf.D, nu: float) -> Array:
+    reveal_type(d.xx(u))  # Array
+    reveal_type(d.gradient(u, over="t"))  # tuple[Array, ...]
+    reveal_type(d[0, 0](d.laplacian(u)))  # Array
+    return d.x(u) * nu
+
+
+def flow(u: Array, v: Array, d: jf.D) -> dict[str, Array]:
+    return {"x": d.x(u), "mass": d.divergence((u, v))}
+
+
 x = Array()
+residual = jf.residual(burgers, "t x")
+unannotated: jf.Residual[Array] = jf.residual(lambda u, d: d.t(u) + u * d.x(u), "t x")
 t, y = jf.partials(2, names="t y")
 heat = t - 0.1 * y**2 + 3
 both = jf.derivatives({"a": heat, "b": 1})
@@ -65,6 +78,12 @@ reveal_type(jf.randomize(both, 4)(u)(x, 1.0, rng=None))  # dict[str, Array]
 reveal_type(jf.jet(u, (x,), ((x,),)))  # tuple[Array, list[Array]]
 reveal_type(jf.collapse(u)(x, 1.0))  # Array
 reveal_type(jf.register_rule(u, jet=u))  # def (x: Array, scale: float) -> Array
+reveal_type(residual)  # Residual[Array]
+reveal_type(residual(Module(), batch_dims=1)(x, nu=0.1))  # Array
+reveal_type(unannotated(u)(x, 2.0))  # Array
+reveal_type(jf.residual(flow, "x y")(pair)(x))  # dict[str, Array]
+reveal_type(jf.explain(residual, nu=0.1))  # Explanation
+reveal_type(jf.explain(residual, u, x, 2.0, nu=0.1))  # Propagation
 reveal_type(jf.explain(heat))  # Explanation
 reveal_type(jf.explain(heat, u, x))  # Propagation
 reveal_type(jf.explain(some, 9))  # Estimate
@@ -72,6 +91,8 @@ reveal_type(jf.explain(u, x, 1.0))  # ProgramExplanation
 reveal_type(jf.check(heat, u, x))  # Report
 heat(u)("x", 2.0)  # error: Argument 1 has incompatible type "str"; expected "Array"
 heat(u, batchdims=1)  # error: did you mean "batch_dims"
+residual(u, batchdims=1)  # error: did you mean "batch_dims"
+residual(x)  # error: Argument 1 to "__call__" of "Residual" has incompatible type "Array"
 '''
 
 

@@ -15,6 +15,7 @@ Needs scipy, rich and matplotlib beside the framework.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from problems import PROBLEMS, Problem
+from runs import Run, record
 from scipy.optimize import minimize
 
 import jetfold as jf
@@ -208,12 +210,18 @@ FRAMEWORKS = {"torch": in_torch, "jax": in_jax}
 
 @dataclass(frozen=True)
 class Solution:
-    """What a run found: a function of points, and its relative error."""
+    """What a run found: a function of points, its relative error, and its processor time."""
 
     problem: Problem
     values: Callable[[np.ndarray], np.ndarray]
     error: float
     steps: int
+    seconds: float
+
+    @property
+    def reached(self) -> tuple[int, float, float]:
+        """The steps, the error and the seconds."""
+        return self.steps, self.error, self.seconds
 
 
 class NumPy:
@@ -237,6 +245,7 @@ def solve(
     report: Callable[[int], None] = lambda step: None,
 ) -> Solution:
     """Train a network; the error is that of all fields at points in the box."""
+    began = time.process_time()
     rng, xp = np.random.default_rng(seed), NumPy()
     test = inside(problem, 2000, rng)
     wanted = exact(problem, xp, test)
@@ -263,7 +272,7 @@ def solve(
         return network(xp, found.x, p)
 
     error = float(np.linalg.norm(values(test) - wanted) / np.linalg.norm(wanted))
-    return Solution(problem, values, error, int(found.nit))
+    return Solution(problem, values, error, int(found.nit), time.process_time() - began)
 
 
 def picture(solution: Solution, path: Path) -> None:
@@ -322,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of L-BFGS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("examples-results/gallery"))
+    parser.add_argument("--record", action="store_true", help="full runs in docs/gallery/runs.csv")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.problems if name not in PROBLEMS]:
         parser.error(f"{unknown[0]} is not among {', '.join(PROBLEMS)}")
@@ -340,9 +350,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failed += [] if good else [name]
         console.print(
             f"{name:24} {solution.steps:5} steps, relative error {solution.error:.1e} "
-            f"({'at most' if good else 'FAILED: more than'} {wanted:.0e})",
+            f"({'at most' if good else 'FAILED: more than'} {wanted:.0e}), "
+            f"{solution.seconds:.0f} s of a processor",
             highlight=False,
         )
+        if options.record and good and not (options.quick or options.steps):
+            record(Run.of(name, options.framework, size, *solution.reached))
     console.print(f"pictures: {options.out}")
     if failed:
         raise SystemExit(f"not solved: {', '.join(failed)}")

@@ -22,7 +22,7 @@ from .named import (
 from .operators import Operator, partials
 from .outputs import output
 from .randomized import randomize
-from .residual import residual
+from .residual import D, Residual, residual
 from .rules import register_rule
 from .taylor import jet
 from .transform import Transform
@@ -31,8 +31,10 @@ from .warn import JetfoldWarning, strict
 __version__ = "0.1.0"
 
 __all__ = [
+    "D",
     "JetfoldWarning",
     "Operator",
+    "Residual",
     "Transform",
     "biharmonic",
     "check",

@@ -15,7 +15,8 @@ from typing import Any
 
 from . import __version__, named
 from .explain import Explanation, explain
-from .expressions import parse
+from .explain.operator import explain_operator
+from .expressions import NonlinearError, derivatives_in, parse
 from .transform import Transform
 
 COMMANDS = {
@@ -67,7 +68,10 @@ def explained(expression: str, names: Sequence[str] = (), dim: int | None = None
         )
     if len(set(names)) < len(names):
         raise ValueError(f"--names has a name twice: {' '.join(names)}")
-    return explain(parse(expression, names))
+    try:
+        return explain(parse(expression, names))
+    except NonlinearError:  # what `residual` propagates for it
+        return explain_operator(derivatives_in(expression, names), None, expression)
 
 
 def printed(found: Any) -> None:
@@ -94,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("explain", help=text, description=text, allow_abbrev=False)
     one.add_argument(
         "operator",
-        help='an expression like "t - 0.1*(x**2+y**2)" or "u_t - u_xx"; laplacian; biharmonic',
+        help='an expression like "t - 0.1*(x**2+y**2)" or "u_t - u_xx"; an equation of one '
+        'function, "u_t + u*u_x - 0.1*u_xx"; laplacian; biharmonic',
     )
     one.add_argument(
         "--names", default="", help='the coordinates in order, "t x y" (default: as they appear)'

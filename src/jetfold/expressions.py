@@ -20,6 +20,10 @@ class ExpressionError(ValueError):
         super().__init__(f"{problem}\n\n  {expression}\n  {marks}")
 
 
+class NonlinearError(ExpressionError):
+    """A product of functions."""
+
+
 SUBSCRIPT = re.compile(r"(?!(?:d|D|∂|partial)_)([^\W\d_]+)_([^\W\d_]+)")
 """u_xx: a function and the letters of coordinates (d_x and x_1 are names of coordinates)."""
 
@@ -29,15 +33,18 @@ HIGHEST_POWER = 64
 INFINITY = float("inf")
 
 
-def parse(expression: str, names: Sequence[str] = ()) -> Operator:
+def parse(expression: str, names: Sequence[str] = (), nonlinear: bool = False) -> Operator:
     """The operator that an expression describes. Nothing is evaluated but arithmetic.
 
     Args:
         expression: coordinates and numbers with + - * / ** and parentheses; or derivatives of one
             function in subscripts, u_t + u_xx + u.
         names: the coordinates, in order; by default in the order in which they appear.
+        nonlinear: to read it all the same where it has products of derivatives; what is returned
+            then says only that it could be read.
 
     Raises:
+        NonlinearError: it has products of derivatives.
         ExpressionError: it is something else.
 
     >>> parse("t - 0.1*(x**2 + y**2)")
@@ -56,11 +63,11 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
         start = min(max((error.offset or 1) - 1, 0), len(expression))
         raise ExpressionError(expression, start, start + 1, f"cannot be read; {GRAMMAR}") from None
 
-    def fail(node: ast.AST, problem: str) -> ExpressionError:
+    def fail(node: ast.AST, problem: str, kind: Any = ExpressionError) -> ExpressionError:
         encoded = expression.encode()
         start = len(encoded[: node.col_offset].decode())  # type: ignore[attr-defined]
         end = len(encoded[: node.end_col_offset].decode())  # type: ignore[attr-defined]
-        return ExpressionError(expression, start, end, problem)
+        return kind(expression, start, end, problem)
 
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     found.sort(key=lambda node: node.col_offset)
@@ -117,13 +124,14 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
 
     def linear(node: ast.expr, left: ast.expr) -> None:
         """Refuse products of derivatives, which are no linear operator."""
-        if subscripts:
+        if subscripts and not nonlinear:
             f, _, letters = (left.id if isinstance(left, ast.Name) else "u_x").partition("_")
             second = f"{f}_{(letters or 'x') * 2}"
             raise fail(
                 node,
                 f"this is a product of functions, no linear operator (the second derivative is "
                 f"{second}); nonlinear equations are evaluated by jetfold.residual",
+                NonlinearError,
             )
 
     def power(base: Any, right: ast.expr) -> Any:
@@ -137,6 +145,24 @@ def parse(expression: str, names: Sequence[str] = ()) -> Operator:
     if not isinstance(result, Operator):  # names were given, but none is used
         raise fail(tree, f"this is a number, not an operator; {GRAMMAR}")
     return result
+
+
+def derivatives_in(equation: str, names: Sequence[str] = ()) -> list[Operator]:
+    """The derivatives of one function that a nonlinear equation asks for, the function first.
+
+    Raises:
+        ExpressionError: it is no equation.
+
+    >>> derivatives_in("u_t + u*u_x - 0.1*u_xx")
+    [Operator(1), Operator(t), Operator(x), Operator(x**2)]
+    """
+    parse(equation, names, nonlinear=True)
+    nodes = [node for node in ast.walk(ast.parse(equation.strip())) if isinstance(node, ast.Name)]
+    nodes.sort(key=lambda node: node.col_offset)
+    matches = [match for node in nodes if (match := SUBSCRIPT.fullmatch(node.id))]
+    known = list(names) or list(dict.fromkeys("".join(match[2] for match in matches)))
+    one = partials(len(known), names=known)[0] ** 0
+    return [one, *(parse(name, known) for name in dict.fromkeys(match[0] for match in matches))]
 
 
 def _subscripts(

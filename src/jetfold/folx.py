@@ -70,11 +70,13 @@ def forward_laplacian(
         disable_jit: not to compile in JAX. PyTorch runs eagerly; `torch.compile` the result.
 
     Returns:
-        a function with the arguments of fn and `weights`, a number or one for each argument, by
-        which derivatives are multiplied; its result has an `FwdLaplArray` for every array of fn's.
+        a function with the arguments of fn and `weights`, by which derivatives are multiplied (a
+        number, or one for every coordinate, or a tuple of such for the arguments); its result has
+        an `FwdLaplArray` for every array of fn's.
 
     Raises (in the call):
         TypeError: an argument that is no floating-point array.
+        ValueError: weights that do not fit the arguments.
     """
     if not callable(fn):
         raise TypeError(
@@ -93,7 +95,7 @@ def forward_laplacian(
 
         function, points = of_leaves, leaves
         if weights is not None and not (isinstance(weights, (int, float)) and weights == 1):
-            scales = _scales(weights, len(leaves))
+            scales = _scales(weights, leaves)
             points = [frontend.xp.zeros_like(leaf) for leaf in leaves]
 
             def function(*steps: Any) -> Any:
@@ -133,13 +135,21 @@ def _flat(args: Any) -> tuple[list[Any], Callable[[Any], Any]]:
     return leaves, rebuilt
 
 
-def _scales(weights: Any, count: int) -> list[Any]:
-    """One weight for every array."""
+def _scales(weights: Any, leaves: list[Any]) -> list[Any]:
+    """A weight for every array: a number, or an array like it."""
+    count = len(leaves)
     each = list(weights) if isinstance(weights, (tuple, list)) else [weights] * count
     if len(each) != count:
         raise ValueError(
             f"weights is a number, or one for each of the {count} arrays; got {len(each)}"
         )
+    for weight, leaf in zip(each, leaves, strict=True):
+        shape = tuple(getattr(weight, "shape", ()))
+        if shape not in ((), tuple(leaf.shape)):
+            raise ValueError(
+                f"a weight is a number, or an array {tuple(leaf.shape)} like the argument, one for "
+                f"every coordinate; got {shape}"
+            )
     return each
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,15 @@ def frontend_of(array: object) -> Frontend:
         f"{type(array).__module__}.{type(array).__qualname__}; convert it first, for example with "
         "torch.as_tensor(x) or jax.numpy.asarray(x)"
     )
+
+
+def ones() -> Iterator[Any]:
+    """The array [1] of each framework that is imported; if none is, of those that can be."""
+    modules = {"torch": "torch", "jax": "jax.numpy"}
+    imported = [name for name in modules if sys.modules.get(name) is not None]
+    for name in imported or modules:
+        with suppress(ModuleNotFoundError):
+            yield import_module(modules[name]).ones((1,))
 
 
 def history_of(array: object) -> Any:

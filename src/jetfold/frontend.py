@@ -123,7 +123,7 @@ class Frontend(Protocol):
     ) -> Any:
         """What the function is run on, in place of its argument."""
 
-    def run(self, function: Callable[..., Any], jets: Sequence[Any]) -> Any:
+    def run(self, function: Callable[..., Any], jets: Sequence[Any], batch_dims: int = 0) -> Any:
         """The function on jets; of each result `opened` tells the coefficients."""
 
     def rehearse(self, function: Callable[..., Any], args: Sequence[Any]) -> None:

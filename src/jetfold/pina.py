@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from . import watched
-from .watched import Call, Column, Symbol, calling, clear, find
+from .columns import Column, Symbol
+from .watched import Call, calling, clear, find
 
 try:
     import pina.operator as original

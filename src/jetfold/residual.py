@@ -14,7 +14,7 @@ from itertools import combinations_with_replacement
 from math import prod
 from numbers import Real
 from types import FunctionType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from .core.arrays import Array
 from .core.polynomial import Monomial, Polynomial
@@ -30,6 +30,9 @@ Symbol = tuple[tuple[Monomial, Any], ...]
 
 VALUE: Symbol = (((), 1),)
 
+T = TypeVar("T")
+Result = TypeVar("Result")
+
 WRITTEN = (
     "the equation writes into a field or a derivative, which is no longer itself then; write "
     "u = 2 * u, not u *= 2"
@@ -38,8 +41,10 @@ WRITTEN = (
 RESERVED = ("laplacian", "biharmonic", "gradient", "divergence", "along")
 
 
-class Residual:
+class Residual(Generic[Result]):
     """What a function lacks to solve an equation, as a transform of functions; see `residual`.
+
+    To type checkers `Residual[Tensor]` gives what the equation returns, a tensor.
 
     Attributes:
         equation: of the fields, `d`, and what else it names.
@@ -50,7 +55,7 @@ class Residual:
         asked: for which derivatives it asked when it was called last; kept to ask once.
     """
 
-    def __init__(self, equation: Callable[..., Any], coordinates: Sequence[str]) -> None:
+    def __init__(self, equation: Callable[..., Result], coordinates: Sequence[str]) -> None:
         self.equation = equation
         self.coordinates = tuple(coordinates)
         taken = _arguments(equation)
@@ -74,7 +79,7 @@ class Residual:
         batch_dims: int = 0,
         method: str = "minimal",
         structure: bool = True,
-    ) -> Function:
+    ) -> Callable[..., Result]:
         """The function that evaluates the residual, with the arguments of f, and by keyword the
         parameters of the equation. The options are those of every operator."""
         if not callable(f) or point:
@@ -136,15 +141,21 @@ class Residual:
         return found
 
     def _rehearsed(self, call: Call, beside: Mapping[str, Any]) -> tuple[Symbol, ...]:
-        """For which derivatives the equation asks: it is run on arrays like the coordinates."""
-        point, heard = call.points[0], D(call.frontend, self.coordinates, self.fields)
-        like = point.reshape((*call.batch, call.counts[0]))[..., 0]
+        """For which derivatives the equation asks at the points of a call."""
+        like = call.points[0].reshape((*call.batch, call.counts[0]))[..., 0]
+        return self.asks(call.frontend, like, beside)
+
+    def asks(
+        self, frontend: Frontend, like: Array, beside: Mapping[str, Any]
+    ) -> tuple[Symbol, ...]:
+        """For which derivatives the equation asks: it is run on arrays like one."""
+        heard = D(frontend, self.coordinates, self.fields)
 
         def run(like: Array) -> Any:
             heard.stand_in(like)
             return self._run(heard, beside)
 
-        call.frontend.rehearse(run, [like])
+        frontend.rehearse(run, [like])
         return tuple(heard.symbols())
 
     def _split(self, call: Call, result: Any) -> list[Array]:
@@ -177,7 +188,8 @@ class Residual:
         return [one.reshape(batch) for one in parts]
 
     def __repr__(self) -> str:
-        names = " ".join(self.coordinates)
+        count = len(self.coordinates)
+        names = " ".join(filter(None, self.coordinates)) or f"{count} coordinates"
         name = getattr(self.equation, "__name__", type(self.equation).__name__)
         return f"residual({name}: {' '.join(self.fields)} of {names})"
 
@@ -187,7 +199,7 @@ class Solving:
 
     def __init__(
         self,
-        residual: Residual,
+        residual: Residual[Any],
         function: Function,
         argnums: int | Sequence[int],
         batch_dims: int,
@@ -209,6 +221,12 @@ class Solving:
 
 
 # ------------------------------------------------------------------ what differentiates
+
+
+class Derivative(Protocol):
+    """d.x: an array, of an array."""
+
+    def __call__(self, u: T, /) -> T: ...
 
 
 class D:
@@ -239,7 +257,7 @@ class D:
 
     # ---- d.x, d.xx, d[0], d(operator)
 
-    def __getattr__(self, name: str) -> Callable[[Any], Any]:
+    def __getattr__(self, name: str) -> Derivative:
         if name.startswith("_"):
             raise AttributeError(name)
         monomial = spelled(name, self._coordinates)
@@ -251,7 +269,7 @@ class D:
             )
         return partial(self._of, f"d.{name}", ((monomial, 1),))
 
-    def __getitem__(self, which: int | Sequence[int]) -> Callable[[Any], Any]:
+    def __getitem__(self, which: int | Sequence[int]) -> Derivative:
         """By indices of coordinates: d[0], d[0, 0]."""
         indices = (which,) if isinstance(which, int) else tuple(which)
         n = len(self._coordinates)
@@ -259,7 +277,7 @@ class D:
             raise IndexError(f"d[{which}]: the coordinates are numbered from 0 to {n - 1}")
         return partial(self._of, f"d{list(indices)}", ((tuple(sorted(indices)), 1),))
 
-    def __call__(self, operator: Operator) -> Callable[[Any], Any]:
+    def __call__(self, operator: Operator) -> Derivative:
         """By an operator of `partials` with numbers as coefficients."""
         if not isinstance(operator, Operator) or operator.outside:
             raise TypeError(
@@ -273,27 +291,27 @@ class D:
 
     # ---- by name
 
-    def laplacian(self, u: Any, over: str | Sequence[str] | None = None) -> Any:
+    def laplacian(self, u: T, over: str | Sequence[str] | None = None) -> T:
         """Σ ∂²u/∂x_i² over all coordinates, or some: d.laplacian(u, over="x y"). In several
         coordinates it takes fewer vectors than its terms."""
         symbol = tuple([((i, i), 1) for i in self._over(over)])
         return self._of("d.laplacian", symbol, u)
 
-    def biharmonic(self, u: Any, over: str | Sequence[str] | None = None) -> Any:
+    def biharmonic(self, u: T, over: str | Sequence[str] | None = None) -> T:
         """Δ²u over all coordinates, or some."""
         pairs = combinations_with_replacement(self._over(over), 2)
         symbol = tuple([((i, i, j, j), 1 if i == j else 2) for i, j in pairs])
         return self._of("d.biharmonic", symbol, u)
 
-    def gradient(self, u: Any, over: str | Sequence[str] | None = None) -> tuple[Any, ...]:
+    def gradient(self, u: T, over: str | Sequence[str] | None = None) -> tuple[T, ...]:
         """One array per coordinate."""
         return tuple([self._of("d.gradient", (((i,), 1),), u) for i in self._over(over)])
 
-    def divergence(self, v: Sequence[Any], over: str | Sequence[str] | None = None) -> Any:
+    def divergence(self, v: Sequence[T], over: str | Sequence[str] | None = None) -> T:
         """Σ_i ∂v_i/∂x_i of as many fields as coordinates."""
         return self._sum("d.divergence", v, [1] * len(v), over)
 
-    def along(self, u: Any, v: Sequence[Any], over: str | Sequence[str] | None = None) -> Any:
+    def along(self, u: T, v: Sequence[Any], over: str | Sequence[str] | None = None) -> T:
         """(v·∇)u = Σ_i v_i ∂u/∂x_i: the derivative along a vector, a normal, a velocity."""
         return self._sum("d.along", [u] * len(v), v, over)
 
@@ -421,7 +439,9 @@ def _of_points(call: Call, leaf: Array) -> Array:
     return leaf
 
 
-def residual(equation: Callable[..., Any], coordinates: str | int | Sequence[str]) -> Residual:
+def residual(
+    equation: Callable[..., Result], coordinates: str | int | Sequence[str]
+) -> Residual[Result]:
     """A nonlinear differential equation as it is written, from ONE propagation.
 
     Args:

@@ -49,6 +49,11 @@ class Transform:
     names: Mapping[int, str] = {}
     random = False
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The keywords that a call takes beside those of f."""
+        return ("rng",) if self.random else ()
+
     @overload
     def __call__(self, f: Module[T], **options: Unpack[Options]) -> Callable[..., T]: ...
     @overload
@@ -326,7 +331,7 @@ class Call:
                 blocks = [self.seed(seeds, start, count, point, vectors) for seeds in plan.seeds]
                 jets.append(frontend.make_jet(plan.algebra, level, point, blocks))
                 start += count
-            out = frontend.run(self.function, jets)
+            out = frontend.run(self.function, jets, self.batch_dims)
             return [
                 frontend.map_outputs(partial(read, frontend, level, reading), out)
                 for reading in plan.readings

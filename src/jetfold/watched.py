@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from math import prod
 from operator import is_
 from types import MethodType
 from typing import Any
@@ -26,30 +25,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from .columns import VALUE, Column, Index, Symbol, operators, times
 from .core import plans
-from .derivatives import Derivatives, derivatives
-from .operators import partials
 from .warn import JetfoldWarning
-
-Index = tuple[int, ...]
-"""By which coordinates, sorted: (0, 0, 1) is ∂³/∂x_0²∂x_1."""
-
-Symbol = tuple[Index, ...]
-"""A sum of such, sorted: ((0, 0), (1, 1)) is the Laplacian in two coordinates."""
-
-VALUE: Symbol = ((),)
-
-Column = tuple[int, Symbol]
-"""A derivative of one output of the network."""
 
 VIEWS = ("AliasBackward0", "SliceBackward0", "SplitBackward0", "SplitWithSizesBackward0",
          "ViewBackward0", "SelectBackward0", "UnsqueezeBackward0", "UnbindBackward0")  # fmt: skip
 """Steps of autograd's graph that leave numbers where they are in memory."""
-
-
-def times(symbol: Symbol, factor: Symbol) -> Symbol:
-    """The product of two symbols: derivatives of derivatives."""
-    return tuple(sorted(tuple(sorted(a + b)) for a in symbol for b in factor))
 
 
 class Call:
@@ -281,17 +263,6 @@ def _fits(points: Any, output: Any) -> bool:
         and output.shape[0] == points.shape[0]
         and output.dtype == points.dtype
     )
-
-
-@lru_cache(maxsize=256)
-def operators(n: int, wanted: frozenset[Column]) -> Derivatives:
-    """The value and the derivatives wanted, in n coordinates."""
-    x = partials(n)
-    members: dict[Symbol, Any] = {VALUE: 1}
-    for symbol in sorted({symbol for _, symbol in wanted}):
-        terms = [prod((x[j] for j in index[1:]), start=x[index[0]]) for index in symbol]
-        members[symbol] = sum(terms[1:], start=terms[0])
-    return derivatives(members)
 
 
 def autograd_work(wanted: Iterable[Column]) -> int:

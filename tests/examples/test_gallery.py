@@ -36,14 +36,15 @@ def gallery():
     try:
         import page
         import problems
+        import runs
         import solve
 
         with jax.enable_x64(True):
-            yield {"page": page, "problems": problems.PROBLEMS, "solve": solve}
+            yield {"page": page, "problems": problems.PROBLEMS, "solve": solve, "runs": runs}
     finally:
         jax.config.update("jax_enable_x64", before)
         sys.path.remove(str(GALLERY))
-        for name in ("page", "problems", "solve"):
+        for name in ("page", "problems", "runs", "solve"):
             sys.modules.pop(name, None)
 
 
@@ -104,6 +105,40 @@ def test_a_run_that_fails_says_so(gallery, tmp_path):
     pytest.importorskip("rich")
     with pytest.raises(SystemExit, match="not solved: helmholtz"):
         gallery["solve"].main(["helmholtz", "--quick", "--steps", "2", "--out", str(tmp_path)])
+
+
+def test_full_runs_reached_their_errors(gallery):
+    """Those that are recorded: of each problem as it is now, in both frameworks."""
+    runs, solve, limit = gallery["runs"], gallery["solve"], gallery["page"].LIMIT
+    recorded = {(run.problem, run.framework): run for run in runs.read()}
+    assert list(recorded) == [(name, f) for name in NAMES for f in ("jax", "torch")]
+    for (name, framework), run in recorded.items():
+        problem = gallery["problems"][name]
+        size = solve.sized(problem, quick=False)
+        assert run.settings == runs.settings(problem, size), (
+            f"{name} is not what was run: "
+            f"python examples/gallery/solve.py {name} --framework {framework} --record"
+        )
+        assert run.error <= problem.error[1] and run.seconds <= limit
+        assert problem.full == size.steps >= run.steps > problem.quick
+
+
+def test_a_run_is_recorded(gallery, tmp_path, monkeypatch):
+    """In the place of the earlier one; and of another equation it is told apart."""
+    runs, problems = gallery["runs"], gallery["problems"]
+    before = runs.read()
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs.csv")
+    runs.write(before)
+    size = gallery["solve"].FULL
+    runs.record(runs.Run.of("maxwell", "torch", size, 7, 0.01234, 5.4))
+    after = runs.read()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1
+    run = changed[0][1]
+    assert (run.problem, run.framework, run.steps) == ("maxwell", "torch", 7)
+    assert (run.error, run.seconds) == (0.012, 5)
+    assert run.settings == runs.settings(problems["maxwell"], size)
+    assert len({runs.settings(problem, size) for problem in problems.values()}) == len(NAMES)
 
 
 def test_the_page_shows_the_code(gallery):

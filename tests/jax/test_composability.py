@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax import lax
 
 import jetfold as jf
-from jetfold.bench.networks import mlp
 
 N = 3
 
@@ -846,23 +845,50 @@ def test_threads(xs):
         close(list(pool.map(work, xs)), list(jax.vmap(truth_of("biharmonic"))(xs)), rtol=1e-8)
 
 
-# ------------------------------------------------------------------ a few points at a time
+@pytest.mark.parametrize("batch", [1, 4])
+def test_vmap_of_coefficients_that_are_the_same_at_every_point(batch, rng):
+    """Those of polynomials: a result for every point, all of them equal or not."""
+    a = jnp.asarray(rng.normal(size=(N, 4)))
+    points, scales = jnp.asarray(rng.normal(size=(batch, N))), jnp.arange(1.0, 3.0)
+
+    def trace(f):
+        return lambda x: jnp.trace(jax.hessian(f)(x), axis1=-2, axis2=-1)
+
+    for operator, truth, order, f in (
+        (jf.laplacian, trace, 2, lambda x: (x**2).sum()),
+        (jf.laplacian, trace, 2, lambda x: (x @ a) ** 2 @ jnp.sin(a.T) @ a),
+        (jf.biharmonic, lambda f: trace(trace(f)), 4, lambda x: ((x @ a) ** 4).sum()),
+    ):
+        exact = jax.jit(jax.vmap(truth(f)))
+        close(jax.vmap(operator(f))(points), exact(points))
+        close(jax.jit(jax.vmap(jax.vmap(operator(f))))(points[None]), exact(points)[None])
+
+        def scaled(s, operator=operator, f=f):
+            return jax.vmap(operator(lambda x: f(s * x)))(points)
+
+        expected = jnp.stack([s**order * exact(s * points) for s in scales])
+        close(jax.jit(jax.vmap(scaled))(scales), expected, rtol=1e-8)
 
 
-def test_lax_map_takes_the_memory_of_a_few_points(rng):
-    """Of the paper's network in 50 dimensions, at 128 points."""
-    layers = [(jnp.asarray(matrix.T), jnp.asarray(bias)) for matrix, bias in mlp(50)]
+@pytest.mark.parametrize(("operator", "order"), [(jf.laplacian, 2), (jf.biharmonic, 4)])
+def test_mapped_functions_whose_highest_derivative_is_a_constant(operator, order, rng):
+    """The fourth derivative of x⁴ is the same for all rows: as one row after the other."""
+    matrix = rng.standard_normal((2, 2))
 
-    def u(x):
-        for matrix, bias in layers[:-1]:
-            x = jnp.tanh(x @ matrix + bias)
-        return (x @ layers[-1][0] + layers[-1][1])[0]
+    def f(p, q):
+        return p[0] ** order * q[1] + ((p @ matrix) ** order @ matrix).sum() * q[0] + (q**2).sum()
 
-    points = jnp.asarray(rng.normal(size=(128, 50)), jnp.float32)
-    laplacian = jf.laplacian(u)
-    whole = jax.jit(jax.vmap(laplacian)).lower(points).compile()
-    pieces = jax.jit(lambda x: lax.map(laplacian, x, batch_size=4)).lower(points).compile()
-    memory = pieces.memory_analysis().temp_size_in_bytes
-    assert memory < 2.8e6
-    assert memory < whole.memory_analysis().temp_size_in_bytes / 16
-    np.testing.assert_allclose(pieces(points), whole(points), rtol=1e-3, atol=1e-6)
+    def both(p, q):
+        found = operator(f)(p, q)
+        return found, jax.grad(lambda q: operator(f)(p, q))(q)
+
+    p, q = rng.standard_normal((3, 2)), rng.standard_normal((2, 2))
+    single = jax.jit(both)
+    expected = jax.tree.map(
+        lambda *rows: np.reshape(rows, (3, 2, *rows[0].shape)),
+        *[single(one, other) for one in p for other in q],
+    )
+    rows = jax.vmap(jax.vmap(both, (None, 0)), (0, None))
+    close(jax.jit(rows)(p, q), expected)
+    close(jax.vmap(operator(f))(p, np.stack([q[0]] * 3)), expected[0][:, 0])  # not compiled
+    np.testing.assert_allclose(expected[0][1, 1], operator(f, method="nested")(p[1], q[1]))

@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from jetfold import cli
-from jetfold.bench.results import Cell
+from jetfold.bench import evidence
+from jetfold.bench.results import Cell, Results
 from jetfold.report import page
-from jetfold.report.page import Input, html, write
+from jetfold.report.page import Input, embedded, html, write
 
 
 def run(*arguments):
@@ -70,6 +71,27 @@ def test_the_page_needs_nothing_but_itself(whole):
     outside = r"""(?:src|href)\s*=\s*["']?(?!["'#]|data:)[^\s>]|@import|url\("""
     assert re.findall(outside, body(text)) == []
     assert text.count("plotly.js v") == 1
+
+
+def test_the_page_of_the_site():
+    """docs/report.md: of a whole run, whose results stand beside it; plots come from the site."""
+    docs = Path(__file__).parents[2] / "docs"
+    results = Results.load(docs / "results" / "paper.json")
+    groups = evidence.groups("quick", ("torch", "jax"), "cpu", None)
+    assert set(results.cells) == {spec for specs, _ in groups for spec in specs}
+    assert evidence.problems(results, groups) == []
+    text = embedded(Input(Path("docs/results/paper.json"), results))
+    assert "plotly.js v" not in text and "All numbers" not in text and "<html" not in text
+    for part in (f"<dd>{results.measured}</dd>", "jetfold report docs/results/paper.json"):
+        assert part in text
+    assert (
+        text.count('class="plot"')
+        == len(json.loads(re.search(r'id="plots">(.*)</script>', text)[1]))
+        > 20
+    )
+    assert "<!-- report -->" in (docs / "report.md").read_text("utf-8")
+    colours = [*re.findall(r"var\((--\w+)\)", text), "--ink"]
+    assert {f"{name}:" for name in colours} <= set((docs / "site.css").read_text("utf-8").split())
 
 
 def test_a_second_file_is_set_beside(made, tmp_path):

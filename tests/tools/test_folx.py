@@ -96,6 +96,24 @@ def test_in_torch(rng):
     torch.testing.assert_close((lap, slope), (6 * x.sum(), 3 * x.reshape(-1) ** 2))
 
 
+def test_a_weight_for_every_coordinate(jax, rng):
+    """1/√m for particles of different masses, as in the kinetic energy of `docs/tools.md`."""
+    jnp = jax.numpy
+    x, mass = jnp.asarray(rng.normal(size=6)), jnp.asarray(rng.uniform(1, 3, size=6))
+
+    def log_psi(x):
+        return jnp.sin(x @ x[::-1]) + 1j * (x**3).sum()
+
+    found = forward_laplacian(log_psi)(x, weights=jax.lax.rsqrt(mass))
+    kinetic = -0.5 * (found.laplacian + (found.dense_jacobian**2).sum(0))
+    diagonal = sum(
+        jnp.diag(jax.hessian(part)(x)) * unit
+        for part, unit in ((lambda x: log_psi(x).real, 1), (lambda x: log_psi(x).imag, 1j))
+    )
+    slope = jax.jacfwd(log_psi)(x)
+    np.testing.assert_allclose(kinetic, -0.5 * ((diagonal + slope**2) / mass).sum(), rtol=1e-12)
+
+
 def test_mistakes(rng):
     torch = pytest.importorskip("torch")
     with pytest.raises(
@@ -106,6 +124,8 @@ def test_mistakes(rng):
         forward_laplacian(lambda x=1: x)()
     with pytest.raises(ValueError, match="one for each of the 1 arrays; got 2"):
         forward_laplacian(lambda x: x.sum())(torch.ones(2), weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"array \(2,\) like the argument.*; got \(3,\)"):
+        forward_laplacian(lambda x: x.sum())(torch.ones(2), weights=torch.ones(3))
     with pytest.raises(TypeError, match="floating-point"):
         forward_laplacian(lambda x: x.sum())(torch.ones(2, dtype=torch.int64))
 

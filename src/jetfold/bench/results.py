@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ class Results:
     Attributes:
         grid: "quick", "default" or "full".
         versions: what each framework calls itself and its device, by name.
+        measured: the day on which it was begun; "" where that was not written down.
     """
 
     grid: str
@@ -122,6 +124,7 @@ class Results:
     machine: dict[str, Any] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=dict)
     cells: dict[Spec, Cell] = field(default_factory=dict)
+    measured: str = field(default_factory=lambda: date.today().isoformat())
 
     def add(self, cells: Iterable[Cell]) -> None:
         """Put cells in, in place of what was there."""
@@ -134,7 +137,7 @@ class Results:
     def save(self, path: Path) -> None:
         """Write a JSON file; what was there stays until the new one is whole."""
         found = {"format": FORMAT, "grid": self.grid, "jetfold": self.jetfold}
-        found |= {"machine": self.machine, "versions": self.versions}
+        found |= {"machine": self.machine, "versions": self.versions, "measured": self.measured}
         found["cells"] = [asdict(cell) for cell in self.cells.values()]
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -167,6 +170,7 @@ class Results:
             if found["format"] != FORMAT:
                 raise ValueError(f"its format is {found['format']}, and {FORMAT} is expected")
             made = cls(*(found[name] for name in ("grid", "jetfold", "machine", "versions")))
+            made.measured = found.get("measured", "")
             for entry in found["cells"]:
                 time = entry.pop("time")
                 spec = Spec(**entry.pop("spec"))

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import add, mul
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 COMPILED_NESTED = 2
 """The highest order at which PyTorch compiles nested differentiation within minutes."""
+
+WARM = 0.1
+"""Seconds of calls before what is kept is counted, at most."""
 
 Network = Callable[[Any], Any]
 
@@ -494,6 +498,7 @@ def _prepare(
             lambda parameters, x: residuals(partial(apply, parameters), x), parameters, compiled
         )
         value = waited(backend, of_points, x)
+    _warm(call)
     kept, half = step.kept(parameters, x), None
     if mode == settings.modes[0] and case.points > 1 and isinstance(case.problem, Named):
         half = step.kept(parameters, x[: case.points // 2 * rows])
@@ -507,6 +512,15 @@ def _prepare(
         "relative_error": None if method == LIMIT else _error(_numbers(backend, gradients), exact),
     }
     return _Prepared(call, value, facts)
+
+
+def _warm(call: Callable[[], Any]) -> None:
+    """As often as small networks are evaluated before PyTorch's loops are compiled, which keep
+    less; large ones keep the same."""
+    start = perf_counter()
+    for _ in range(8):
+        if perf_counter() - start < WARM:
+            call()
 
 
 def _residuals(case: Case, backend: Backend, method: str, compiled: bool) -> Residuals:

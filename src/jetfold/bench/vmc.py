@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..derivatives import derivatives
+from ..jax.pieces import at_once
 from ..named import gradient, laplacian, value
 from .jax import Jax, temporary
 from .measure import Outcome, Timing, inexact, once
@@ -290,6 +291,9 @@ def _measure(
             call = waited(backend, program, *wave.arguments)
             found = call()
             operations[method] = counted(program)
+            if operations[method] is None and method in ("dense", "structured"):
+                with at_once():  # the loop over walkers takes them a few at a time
+                    operations[method] = counted(compiled(METHODS[method], wave))
             if method == "nested":
                 operations[method] = _of_nested(wave, program)
         except Exception as error:  # one that fails to compile must not cost the other results

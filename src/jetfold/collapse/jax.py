@@ -31,6 +31,7 @@ from ..jax import table as table  # registers the rules
 from ..jax.flat import by_matrix_p
 from ..jax.held import held_p, ruled_p
 from ..jax.interpreter import Operation, rule_of
+from ..jax.pieces import pieces_p
 from .arrays import Library, aligned
 from .builder import Builder, Traced
 from .labels import Label, Part, lengths
@@ -64,7 +65,7 @@ def stacked(operation: Operation, count: int, rank: int) -> Action:
 CALLS = ("jit", "pjit", "closed_call", "eval_jaxpr", "core_call", "checkpoint", "remat", "remat2")
 """Their equations become part of the program."""
 
-OWN_CALLS = (by_matrix_p, held_p, ruled_p)
+OWN_CALLS = (by_matrix_p, held_p, pieces_p, ruled_p)
 
 FREE = ("convert_element_type", "copy")
 

@@ -6,7 +6,7 @@ All of DeepXDE under its own names, but for three:
 - `dde.Model`: watches its network (`jetfold.watched`).
 - `dde.watch(net)`: does so for a network that is called without a model.
 
-DeepXDE's own boundary conditions and models ask this `grad` too.
+DeepXDE's own boundary conditions and models ask this `grad` too. The backends are PyTorch and JAX.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ except ModuleNotFoundError as missing:
         name="deepxde",
     ) from None
 
-if deepxde.backend.backend_name != "pytorch":
+if deepxde.backend.backend_name not in ("pytorch", "jax"):
     raise ImportError(
-        "jetfold.deepxde works with DeepXDE's PyTorch backend, and the backend in use is "
-        f"{deepxde.backend.backend_name}: set DDE_BACKEND=pytorch in the environment"
+        "jetfold.deepxde works with DeepXDE's PyTorch and JAX backends, and the backend in use is "
+        f"{deepxde.backend.backend_name}: set DDE_BACKEND=pytorch or DDE_BACKEND=jax in the "
+        "environment"
     )
 
 from . import grad
-from .watching import Model, watch
+
+if deepxde.backend.backend_name == "jax":
+    from .tracing import Model, watch
+else:
+    from .watching import Model, watch
 
 __all__ = ["Model", "grad", "watch"]
 

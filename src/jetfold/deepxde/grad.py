@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import deepxde
-import torch
 
+from ..columns import Column, Index, Symbol
 from ..warn import JetfoldWarning
-from ..watched import Call, Column, Index, Symbol, any_network, find
-from ..watched import clear as forget
+
+if deepxde.backend.backend_name == "jax":
+    from .pairs import any_network, find, forget, together
+else:
+    from .tensors import any_network, find, forget, together
 
 __all__ = ["biharmonic", "clear", "derivative", "hessian", "jacobian", "laplacian"]
 
@@ -44,7 +47,7 @@ def jacobian(ys: Any, xs: Any, i: int | None = None, j: int | None = None) -> An
 
 def of_any(ys: Any, xs: Any, i: int | None = None, j: int | None = None) -> Any:
     """`jacobian`, of networks that are watched and of others: what DeepXDE's own code calls."""
-    found = _found(ys, xs)
+    found = find(ys, xs)
     if found is None:
         return deepxde.gradients.jacobian(ys, xs, i=i, j=j)
     call, columns = found
@@ -61,7 +64,7 @@ def of_any(ys: Any, xs: Any, i: int | None = None, j: int | None = None) -> Any:
             return _row(call, column, n)
         return call.derivative(column, ((j or 0,),))
     parts = [call.derivative(column, ((j or 0,),)) for column in columns]
-    return _together(call, parts)
+    return together(call, parts)
 
 
 def hessian(ys: Any, xs: Any, component: int = 0, i: int = 0, j: int = 0) -> Any:
@@ -108,7 +111,7 @@ def _coordinates(xs: Any, over: Sequence[int] | None) -> Sequence[int]:
 
 def _applied(ys: Any, xs: Any, symbol: Symbol, component: int) -> Any:
     """A sum of derivatives of one column."""
-    found = _found(ys, xs)
+    found = find(ys, xs)
     if found is not None:
         call, columns = found
         if not 0 <= component < len(columns):
@@ -139,18 +142,6 @@ def _plus(a: Any, b: Any) -> Any:
     return a + b
 
 
-def _row(call: Call, column: Column, n: int) -> Any:
+def _row(call: Any, column: Column, n: int) -> Any:
     """The gradient of one column."""
-    return _together(call, [call.derivative(column, ((j,),)) for j in range(n)])
-
-
-def _together(call: Call, parts: Sequence[Any]) -> Any:
-    """Columns side by side, of which is known what they are."""
-    whole = torch.cat(list(parts), 1)
-    call.keep(whole, [column for part in parts for column in call.given[id(part)][2]])
-    return whole
-
-
-def _found(ys: Any, xs: Any) -> tuple[Call, list[Column]] | None:
-    """Where a tensor comes from, and which derivatives it holds."""
-    return find(ys, xs) if isinstance(ys, torch.Tensor) else None
+    return together(call, [call.derivative(column, ((j,),)) for j in range(n)])

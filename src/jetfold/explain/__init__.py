@@ -7,8 +7,10 @@ from typing import Any, overload
 
 from ..collapse import ProgramExplanation, explain_program
 from ..randomized import Randomized
+from ..residual import Residual
 from ..transform import Transform
 from .check import Report, check
+from .equation import asked_by
 from .estimate import Estimate, explain_estimate
 from .operator import Explanation, explain_operator
 from .prediction import Prediction, predict
@@ -32,8 +34,15 @@ def explain(  # type: ignore[overload-overlap]
 ) -> Estimate: ...
 @overload
 def explain(
-    operator: Transform, coordinates: Callable[..., Any], *args: Any, **kwargs: Any
+    operator: Transform | Residual[Any],
+    coordinates: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
 ) -> Propagation: ...
+@overload
+def explain(
+    operator: Residual[Any], coordinates: None = None, **parameters: Any
+) -> Explanation: ...
 @overload
 def explain(
     operator: Transform | Mapping[Any, Any] | Sequence[Any], coordinates: int | None = None
@@ -53,6 +62,10 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
     backward pass, and time / limit as estimated from them. For that f is traced, or run on tensors
     without numbers, three times, and the speed of the machine is measured once, for some 50 ms.
 
+    `explain(residual)` of an equation tells for which derivatives it asks, and what is carried for
+    all of them; what it takes beside its fields comes by keyword (numbers need not be given).
+    `explain(residual, f, x, …)` as with an operator.
+
     `explain(f, x, …)` of a function and its arguments says what `jetfold.collapse` makes of it: its
     operations before and after, every sum that moves, how far, and what stopped it.
 
@@ -61,8 +74,9 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
     (with the keywords that the operator takes, such as batch_dims or sigma).
 
     Args:
-        operator: an `Operator`; `jetfold.laplacian` or `jetfold.biharmonic` (with coordinates); or
-            any nesting of dicts, lists and tuples of operators, as for `jetfold.derivatives`.
+        operator: an `Operator`; an equation, as `jetfold.residual` makes it; `jetfold.laplacian`
+            or `jetfold.biharmonic` (with coordinates); or any nesting of dicts, lists and tuples of
+            operators, as for `jetfold.derivatives`.
         coordinates: the number of coordinates, where the operator does not say; of a randomized
             weighted Laplacian the number of columns of sigma.
 
@@ -98,10 +112,15 @@ def explain(operator: Any, coordinates: Any = None, *args: Any, **kwargs: Any) -
       t - x**2   = -u_e2
     >>> explain(jf.biharmonic, coordinates=5).vectors
     {'minimal': 27, 'collapsed': 107, 'standard': 141}
+    >>> burgers = jf.residual(lambda u, d, nu: d.t(u) + u * d.x(u) - nu * d.xx(u), "t x")
+    >>> explain(burgers).by_degree["minimal"]
+    (1, 2, 1)
     """
     if isinstance(operator, Randomized):
         return explain_estimate(operator, coordinates, *args, **kwargs)
-    if isinstance(operator, Transform) and callable(coordinates):
+    if isinstance(operator, Residual) and coordinates is None and not args:
+        return explain_operator(asked_by(operator, kwargs), None, repr(operator))
+    if isinstance(operator, (Transform, Residual)) and callable(coordinates):
         return explain_propagation(operator, coordinates, args, kwargs)
     if args or kwargs or not (coordinates is None or isinstance(coordinates, int)):
         return explain_program(operator, (coordinates, *args), kwargs)

@@ -90,9 +90,10 @@ class Explanation(Printed):
         return f"{cut_sum(self.operator)}, on {self.coordinates} coordinate{s}"
 
 
-def explain_operator(operator: Any, coordinates: int | None) -> Explanation:
-    """What the methods carry for an operator, or a nesting of operators."""
-    subject = _subject(operator, coordinates)
+def explain_operator(operator: Any, coordinates: int | None, title: str = "") -> Explanation:
+    """What the methods carry for an operator, or a nesting of operators; under a title of their
+    own their names are left out."""
+    subject = _subject(operator, coordinates, title)
     schemes = {method: scheme(subject.symbols, method) for method in METHODS}
     minimal = schemes["minimal"]
     algebra = minimal.algebra
@@ -154,7 +155,7 @@ class _Subject:
         return tuple(rows)
 
 
-def _subject(operator: Any, coordinates: int | None) -> _Subject:
+def _subject(operator: Any, coordinates: int | None, title: str) -> _Subject:
     found = list(_leaves(operator, ""))
     transforms = [(path, leaf) for path, leaf in found if isinstance(leaf, Transform)]
     if not transforms:
@@ -167,7 +168,7 @@ def _subject(operator: Any, coordinates: int | None) -> _Subject:
     names = {i: f"d{i}" for i in range(total)}
     parts: list[_Part] = []
     for path, leaf in found:
-        name = f"{path}: {leaf}" if path else str(leaf)
+        name = f"{path}: {leaf}" if path and not title else str(leaf)
         if isinstance(leaf, AnyNumber):
             leaf = 0 * value + leaf
         if isinstance(leaf, Operator):
@@ -180,7 +181,7 @@ def _subject(operator: Any, coordinates: int | None) -> _Subject:
         else:
             raise TypeError(f"expected an operator or a number at {path or 'the top'}, got {leaf}")
     text = str(operator) if isinstance(operator, Transform) else ", ".join(p for p, _ in parts)
-    return _Subject(text, total, names, tuple(parts))
+    return _Subject(title or text, total, names, tuple(parts))
 
 
 def _coordinates(transforms: Sequence[Transform], coordinates: int | None) -> int:

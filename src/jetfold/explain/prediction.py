@@ -9,6 +9,7 @@ from typing import Any
 from ..core import recorded
 from ..core.costs import UnpredictableError
 from ..frameworks import frontend_of
+from ..residual import Residual
 from ..transform import Transform
 from .text import Printed, Sections
 
@@ -104,7 +105,7 @@ def _of_forward(value: float | None, forward: float | None) -> str:
 
 
 def predict(
-    operator: Transform,
+    operator: Transform | Residual[Any],
     function: Callable[..., Any],
     *args: Any,
     compiled: bool | None = None,
@@ -115,7 +116,7 @@ def predict(
     network; the speed of the machine is measured once per process, for some 50 milliseconds.
 
     Args:
-        operator: an operator of jetfold.
+        operator: an operator of jetfold, or a residual.
         args, kwargs: of f, and the keywords of the operator: argnums, batch_dims, method,
             structure, chunk_size.
         compiled: whether it will be compiled; JAX always is.
@@ -140,7 +141,7 @@ def predict(
     def evaluate(*x: Any) -> Any:
         return operator(function, **options)(*x, **kwargs)
 
-    own = {name: value for name, value in kwargs.items() if name != "rng" or not operator.random}
+    own = {name: value for name, value in kwargs.items() if name not in operator.parameters}
 
     def plain(*x: Any) -> Any:
         return function(*x, **own)

@@ -10,6 +10,7 @@ from typing import Any
 from ..core import recorded
 from ..core.recorded import Step
 from ..frameworks import frontend_of
+from ..residual import Residual
 from ..transform import Transform
 from .prediction import Prediction, options_of, predict
 from .text import Printed, Sections
@@ -96,7 +97,10 @@ def _carried(step: Step) -> str:
 
 
 def explain_propagation(
-    operator: Transform, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    operator: Transform | Residual[Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Any,
 ) -> Propagation:
     """Evaluate an operator at a point, and tell what it carried."""
     predicted = partial(predict, operator, function, *args, **kwargs)

@@ -135,7 +135,7 @@ def kept(of: Composition, y: Any, u: Coefficients) -> list[Any]:
         """φ acts on every entry alone, so a mapped axis is one more."""
         y, *moved = _moved(arrays, axes, places)
         found = results.flat(kept(of, y, packed.spread(moved)))
-        return _unmapped(found, results.flat(_places(shapes)), axes[0] is None and axes[1] is None)
+        return _unmapped(found, results.flat(_places(shapes)))
 
     operands = [y, *packed.flat(u)]
     places = [0, *packed.flat(_places(u))]
@@ -153,11 +153,15 @@ def _moved(arrays: Sequence[Any], axes: Axes, places: Sequence[int]) -> list[Any
     ]
 
 
-def _unmapped(found: list[Any], axes: Sequence[int], values: bool) -> tuple[list[Any], Axes]:
-    """Results and their mapped axes; values that are the same for all rows have none."""
-    if not values:
-        return found, axes
-    return [jnp.squeeze(found[0], 0), *found[1:]], [None, *axes[1:]]
+def _unmapped(found: list[Any], axes: Sequence[int]) -> tuple[list[Any], Axes]:
+    """Results and their mapped axes; what is the same for all rows (values, or blocks of a
+    polynomial) has none."""
+    same = [x.shape[axis] == 1 for x, axis in zip(found, axes, strict=True)]
+    both = list(zip(found, axes, same, strict=True))
+    return (
+        [lax.squeeze(x, (axis,)) if one else x for x, axis, one in both],
+        [None if one else axis for _, axis, one in both],
+    )
 
 
 def _places(coefficients: Coefficients) -> list[int]:
@@ -256,7 +260,7 @@ def times_array(
             return None
         moved = _moved(arrays[:-1], axes[:-1], places)
         found = again(made.spread(moved[:n]), packed.spread(moved[n:]), arrays[-1])
-        return _unmapped(packed.flat(found), places[n:], axes[0] is None and axes[n] is None)
+        return _unmapped(packed.flat(found), places[n:])
 
     operands = [*made.flat(x.argument), *packed.flat(g), array]
     places = [*made.flat(_places(x.argument)), *packed.flat(_places(g))]

@@ -19,6 +19,7 @@ from .double import float64 as float64
 from .double import in_float64 as in_float64
 from .double import to_numpy as to_numpy
 from .interpreter import interpret_closed
+from .pieces import evaluated
 
 NAME = "jax"
 xp: Arrays = arrays
@@ -92,8 +93,8 @@ def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet
     return Jet(algebra, level, jnp.asarray(point), blocks)
 
 
-def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
-    """The function on jets: its jaxpr, interpreted.
+def run(function: Callable[..., Any], jets: Sequence[Jet], batch_dims: int = 0) -> Any:
+    """The function on jets: its jaxpr, interpreted; on a CPU perhaps a few points at a time.
 
     JAX keeps the jaxpr of a function; `checked` is a new one, so what f reads from outside counts
     in every call.
@@ -103,9 +104,26 @@ def run(function: Callable[..., Any], jets: Sequence[Jet]) -> Any:
         return map_outputs(lambda leaf: leaf, function(*points))
 
     closed, shapes = jax.make_jaxpr(checked, return_shape=True)(*[x.primal for x in jets])
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        out = interpret_closed(closed, jets)
+
+    def propagated(program: Any, start: Any, rows: int, points: Sequence[Any]) -> list[Any]:
+        seeded = [
+            x.like(point, [_of_rows(block, start, rows, batch_dims) for block in x.stored])
+            for x, point in zip(jets, points, strict=True)
+        ]
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return interpret_closed(program, seeded)
+
+    points = [x.primal for x in jets]
+    out = evaluated(propagated, closed, points, jets[0].algebra.vectors, batch_dims)
     return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+
+def _of_rows(block: Any, start: Any, rows: int, batch_dims: int) -> Any:
+    """Seeds for some of the points, if they are not the same for all."""
+    shape = getattr(block, "shape", (0, 1))
+    if not batch_dims or shape[1] in (1, rows):
+        return block
+    return xp.narrow(block, 1, start, rows)
 
 
 def remembers() -> bool:

@@ -142,7 +142,7 @@ def _pushed(
         terms.append(jax.jvp(of_residuals, tuple(x.before), tuple(moved))[1])
     out = held_p.bind(*primals, jaxpr=jaxpr, **kinds)
     if not terms:  # tangents of tokens alone
-        return out, list(map(ad.Zero.from_primal_value, out))
+        return out, list(map(still, out))
     return out, [sum(of[1:], of[0]) for of in zip(*terms, strict=True)]
 
 
@@ -229,6 +229,11 @@ def _zeros(described: Any) -> Any:
     return ad.instantiate_zeros(ad.Zero(described))
 
 
+def still(x: Any) -> Any:
+    """The tangent of an array that does not move."""
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
 def _some(tangents: Arrays) -> bool:
     return any(not isinstance(t, ad.Zero) for t in tangents)
 
@@ -275,9 +280,7 @@ def _ruled_pushed(
 ) -> tuple[list[Any], list[Any]]:
     out = ruled_p.bind(*primals, tangent=tangent, **params)
     pushed = tangent(list(primals), [None if isinstance(t, ad.Zero) else t for t in tangents])
-    return out, [
-        ad.Zero.from_primal_value(y) if t is None else t for y, t in zip(out, pushed, strict=True)
-    ]
+    return out, [still(y) if t is None else t for y, t in zip(out, pushed, strict=True)]
 
 
 def _ruled_batched(

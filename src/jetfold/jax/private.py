@@ -113,6 +113,19 @@ def varying(x: Any) -> frozenset[Any]:
     return getattr(described, "vma", frozenset())  # before JAX 0.10
 
 
+def is_alone(context: Any) -> bool:
+    """Whether a program is compiled for one device.
+
+    Args:
+        context: that of a rule which lowers a primitive.
+
+    Private: `ModuleContext.axis_context` and its `num_devices`. Without them it counts as one for
+    several, and is compiled as a whole.
+    """
+    module = getattr(context, "module_context", None)
+    return getattr(getattr(module, "axis_context", None), "num_devices", None) == 1
+
+
 def made_varying(x: Any, axes: Sequence[Any]) -> Any:
     """An array taken to differ along further mesh axes."""
     if hasattr(lax, "pcast"):
@@ -130,6 +143,23 @@ def made_alike(arrays: Sequence[Any]) -> Sequence[Any]:
         made_varying(x, tuple(whole - axes)) if whole - axes else x
         for x, axes in zip(arrays, found, strict=True)
     ]
+
+
+# ------------------------------------------------------------------ who is tracing
+
+
+def mapped_axes(x: Any) -> tuple[list[int], Any]:
+    """The lengths of the axes over which `jax.vmap`s map an array, and what they map.
+
+    Private: `BatchTracer`, its `batch_dim` and `val`. Without it no array is known to be mapped,
+    and the whole of a batch is evaluated at once.
+    """
+    lengths = []
+    while type(x).__name__ == "BatchTracer":
+        axis, x = x.batch_dim, x.val
+        if axis is not None:
+            lengths.append(x.shape[axis])
+    return lengths, x
 
 
 # ------------------------------------------------------------------ rules of JAX itself

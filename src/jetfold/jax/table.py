@@ -34,6 +34,7 @@ from .matrices import (
     tridiagonal_solve,
 )
 from .oneway import forward_only_p
+from .pieces import pieces_p
 from .registered import on_jets as on_registered
 from .registered import registered_elementwise_p, registered_p
 from .rules import (
@@ -326,6 +327,7 @@ OWN: dict[Primitive, Rule] = {
     forward_only_p: Linear(0, axes=axes.Together(0), entrywise=True),
     by_matrix_p: Inlined(),
     held_p: Inlined(),
+    pieces_p: Inlined(),
     repeated_p: Linear(0),
     ruled_p: Inlined(),
 }

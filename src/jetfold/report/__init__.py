@@ -12,5 +12,5 @@ summary       three sentences
 charts        plots, for plotly.js
 figures       questions, plots and answers
 tables        tables that can be sorted
-page          all of it: HTML (page.html, style.css, script.js), CSV and JSON
+page          all of it: HTML (page.html, or embedded.html for another site), CSV and JSON
 """

@@ -24,6 +24,9 @@ from .summary import summary
 from .tables import Table
 from .words import amount, where
 
+TEXTS = ("shell.css", "style.css", "script.js")
+"""What the templates take in."""
+
 FAR = (
     "These are further than 15 % from the published ratio. Each is taken apart into what was "
     "measured: the vectors that collapsed Taylor mode carries, the time of each, and the time of "
@@ -84,7 +87,8 @@ def facts(results: Results) -> dict[str, str]:
     if machine.get("memory"):
         machine["memory"] = amount("bytes", machine["memory"])
     known = {name: str(value) for name, value in machine.items() if value is not None}
-    return known | {"jetfold": results.jetfold} | results.versions | {"grid": results.grid}
+    known |= {"jetfold": results.jetfold} | results.versions | {"grid": results.grid}
+    return known | ({"measured": results.measured} if results.measured else {})
 
 
 def _names(here: Path, there: Path) -> tuple[str, str]:
@@ -211,7 +215,21 @@ def sections(here: Input, there: Input | None = None) -> list[Section]:
 
 def html(here: Input, there: Input | None = None) -> str:
     """The page, which needs nothing but itself."""
-    parts = sections(here, there)
+    return _rendered("page.html", here, there, sections(here, there), plotly=get_plotlyjs())
+
+
+def embedded(here: Input) -> str:
+    """The page for one of another site, without the table of all numbers.
+
+    That page brings plotly.js and the colours, as custom properties of `.report` (shell.css).
+    """
+    parts = [section for section in sections(here) if not section.folded]
+    return _rendered("embedded.html", here, None, parts)
+
+
+def _rendered(
+    template: str, here: Input, there: Input | None, parts: Sequence[Section], **further: str
+) -> str:
     drawn = [plot.drawn for part in parts for figure in part.figures for plot in figure.plots]
     machines = {path.name: facts(found.results) for path, found in _inputs(here, there).items()}
     environment = Environment(
@@ -221,15 +239,14 @@ def html(here: Input, there: Input | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = files("jetfold.report")
-    return environment.get_template("page.html").render(
+    texts = {name: (files("jetfold.report") / name).read_text(encoding="utf-8") for name in TEXTS}
+    return environment.get_template(template).render(
         sections=parts,
         summary=summary(here.results),
         machines=machines,
         drawn=drawn,
-        style=(folder / "style.css").read_text(encoding="utf-8"),
-        script=(folder / "script.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+        texts=texts,
+        **further,
     )
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Light and dark: as the system has it, until somebody chooses.
+// Light and dark: as the system has it, until somebody chooses; within another site as it says.
 const root = document.documentElement;
 const system = matchMedia("(prefers-color-scheme: dark)");
 const toggle = document.getElementById("theme");
@@ -8,9 +8,11 @@ let chosen = null;
 
 function paint() {
   const dark = chosen === null ? system.matches : chosen;
-  root.dataset.theme = dark ? "dark" : "light";
-  toggle.textContent = dark ? "light" : "dark";
-  toggle.setAttribute("aria-pressed", String(dark));
+  if (toggle) {
+    root.dataset.theme = dark ? "dark" : "light";
+    toggle.textContent = dark ? "light" : "dark";
+    toggle.setAttribute("aria-pressed", String(dark));
+  }
   for (const plot of document.querySelectorAll(".plot.js-plotly-plot")) {
     Plotly.relayout(plot, inks());
   }
@@ -18,13 +20,16 @@ function paint() {
 
 // What a plot takes from the page: keys as Plotly.relayout wants them.
 function inks() {
-  const style = getComputedStyle(root);
-  const colour = (name) => style.getPropertyValue("--" + name).trim();
+  const probe = document.querySelector(".report").appendChild(document.createElement("span"));
+  const colour = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
   const found = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     "font.color": colour("ink"),
-    "font.family": getComputedStyle(document.body).fontFamily,
+    "font.family": getComputedStyle(probe).fontFamily,
     "hoverlabel.bgcolor": colour("paper"),
     "hoverlabel.font.color": colour("ink"),
   };
@@ -32,6 +37,7 @@ function inks() {
     found[axis + ".gridcolor"] = colour("rule");
     found[axis + ".linecolor"] = colour("rule");
   }
+  probe.remove();
   return found;
 }
 
@@ -83,10 +89,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-toggle.addEventListener("click", () => {
-  chosen = root.dataset.theme !== "dark";
-  paint();
-});
+if (toggle) {
+  toggle.addEventListener("click", () => {
+    chosen = root.dataset.theme !== "dark";
+    paint();
+  });
+} else {
+  const observed = { attributes: true, attributeFilter: ["data-md-color-scheme"] };
+  new MutationObserver(paint).observe(document.body, observed);
+}
 system.addEventListener("change", paint);
 paint();
 

@@ -223,7 +223,7 @@ def make_jet(algebra: Any, level: int, point: Any, blocks: Sequence[Any]) -> Jet
     return overload.make_jet(algebra, level, point, blocks)
 
 
-def run(function: Callable[..., Any], jets: Sequence[Any]) -> Any:
+def run(function: Callable[..., Any], jets: Sequence[Any], batch_dims: int = 0) -> Any:
     """The function on jets; once more, where it writes jets into tensors that it makes."""
     seeds = [(jet.primal, jet.stored) for jet in jets]  # the function may write to its arguments
     if torch.compiler.is_compiling():

@@ -17,6 +17,7 @@ Gradients that are differentiated again go by the plain operations.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..core.algebra import JetAlgebra
 from ..core.jet import UNROLL, Jet, compose
 from ..core.structure import Structured
 from . import arrays as XP
-from . import inplace, private
+from . import inplace, kernels, opaque, private
 from .inplace import Composition, Function, Opened, Part, Places
 from .watching_private import Unwatched
 
@@ -53,15 +54,25 @@ class Composed:
 
     Attributes:
         of, arrays: φ, and û where `of.given` says.
+        kernel: the loops that compute it, or None.
+        follows: whether autograd does, or is told of it.
         y: φ(u).
     """
 
-    def __init__(self, of: Composition, arrays: Sequence[Any]) -> None:
-        self.of, self.arrays = of, arrays
+    def __init__(self, of: Composition, arrays: Sequence[Any], kernel: Any, follows: bool) -> None:
+        self.of, self.arrays, self.kernel, self.follows = of, arrays, kernel, follows
         self._attached: Stacked | None = None
         with private.GradMode(False):
             self.y = of.function(of.value(arrays))
+        if kernel is not None and not self.y.is_contiguous():
+            self.kernel = None
         self.shape, self.dtype, self.device = self.y.shape, self.y.dtype, self.y.device
+
+    def followed(self) -> Composed:
+        """The same, where autograd follows what comes next."""
+        other = copy(self)
+        other.follows = True
+        return other
 
     def attached(self) -> Stacked:
         """All coefficients in autograd's graph."""
@@ -71,11 +82,14 @@ class Composed:
 
     def through(self, weight: Any, bias: Any) -> Stacked:
         """All coefficients of W φ(û) + b, or of φ(û) alone."""
+        sizes: list[int] = []
+        if not self.follows:
+            rows = evaluate(self.of, self.kernel, sizes, self.y, weight, bias, self.arrays)
+            return Stacked(rows, tuple(sizes))
         with private.GradMode(True):
             if private.is_followed():
                 return Stacked(*self.of.plain(self.arrays))
-            sizes: list[int] = []
-            rows = Node.once(self.of, sizes, self.y, weight, bias, *self.arrays)
+            rows = Node.once(self.of, self.kernel, sizes, self.y, weight, bias, *self.arrays)
             return Stacked(rows, tuple(sizes))
 
 
@@ -84,43 +98,32 @@ class Node(Unwatched):
 
     @staticmethod
     def forward(
-        ctx: Any, of: Composition, sizes: list[int], y: Any, weight: Any, bias: Any, *arrays: Any
-    ) -> Any:
+        ctx: Any, of: Composition, kernel: Any, sizes: list[int], y: Any, weight: Any, bias: Any,
+        *arrays: Any,
+    ) -> Any:  # fmt: skip
         """All coefficients in one array; `sizes` takes how many of them belong to each degree."""
-        ctx.of = of
+        ctx.of, ctx.kernel = of, kernel
         ctx.save_for_backward(y, weight, *arrays)
-        out: Any = None
-        scratch: Any = None
-        for part in parts(of, y):
-            here = Opened(of, arrays, y, of.algebra.order, part)
-            if out is None:
-                sizes.extend(here.plan.sum.sizes)
-            if part is None:
-                out = here.evaluate()
-                out = out if weight is None else F.linear(out, weight)
-                continue
-            if out is None:
-                shape = y.shape if weight is None else (*y.shape[:-1], weight.shape[0])
-                out = y.new_empty((here.plan.sum.size, *shape))
-            if weight is None:
-                here.evaluate(part.of(out))
-            else:
-                scratch = here.evaluate(part.again(scratch))
-                part.multiply(scratch, weight.t(), part.of(out))
-        if bias is not None:
-            out[0].add_(bias)
-        return out
+        return evaluate(of, kernel, sizes, y, weight, bias, arrays)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         """By weight, bias and û."""
         of, (y, weight, *arrays) = ctx.of, ctx.saved_tensors
-        _, _, _, by_weight, by_bias, *_ = ctx.needs_input_grad
+        _, _, _, _, by_weight, by_bias, *_ = ctx.needs_input_grad
         bias = cotangent[0].reshape(-1, cotangent.shape[-1]).sum(0) if by_bias else None
         if torch.is_grad_enabled() or private.is_followed(cotangent):
             weight, *found = _differentiable(of, cotangent, [weight, *arrays])
-            return None, None, None, weight, bias, *found
-        order, of_weight, whole, rows = of.algebra.order + 1, None, None, None
+            return None, None, None, None, weight, bias, *found
+        if ctx.kernel is not None and not private.is_observed():
+            arrays, y = [kernels.plain(x) for x in arrays], kernels.plain(y)  # hooks may move them
+            layer = kernels.Layer(ctx.kernel, of, arrays, y, weight)
+            weight, found = layer.reverse(cotangent, by_weight)
+            return None, None, None, None, weight, bias, *found
+        order = of.algebra.order + 1
+        of_weight: Any = None
+        whole: Any = None
+        rows: Any = None
         for part in parts(of, y):
             here = Opened(of, arrays, y, order, part)
             if part is None:
@@ -131,7 +134,8 @@ class Node(Unwatched):
                     rows = None  # its memory may serve again
                 if weight is not None:
                     given = cotangent @ weight
-                whole = here.transpose(given, None, weight is not None)
+                whole = here.new_gradient(arrays, y, None if weight is None else given)
+                here.transpose(given, whole)
                 continue
             given = part.of(cotangent)
             if by_weight:
@@ -142,15 +146,39 @@ class Node(Unwatched):
                 rows = here.new_rows() if rows is None else part.again(rows)
                 given = part.multiply(given, weight, rows)
             if whole is None:
-                whole = y.new_empty((sum(of.given.sizes), *y.shape))
-            here.transpose(given, part.of(whole))
-        if of.given.together:
-            return None, None, None, of_weight, bias, whole
-        found = [
-            x if x.shape == array.shape else x.sum_to_size(array.shape)
-            for x, array in zip(of.given.apart(whole), arrays, strict=True)
-        ]
-        return None, None, None, of_weight, bias, *found
+                whole = here.new_gradient(arrays, y)
+            here.transpose(given, [part.of(x) for x in whole])
+        return None, None, None, None, of_weight, bias, *here.results(whole, arrays)
+
+
+def evaluate(
+    of: Composition, kernel: Any, sizes: list[int], y: Any, weight: Any, bias: Any, arrays: Any
+) -> Any:
+    """W φ(û) + b, or φ(û), in one array; `sizes` takes how many rows belong to each degree."""
+    if kernel is not None:
+        sizes.extend(kernel.sizes)
+        return kernels.Layer(kernel, of, arrays, y, weight).forward(bias)
+    out: Any = None
+    scratch: Any = None
+    for part in parts(of, y):
+        here = Opened(of, arrays, y, of.algebra.order, part)
+        if out is None:
+            sizes.extend(here.sizes)
+        if part is None:
+            out = here.evaluate()
+            out = out if weight is None else F.linear(out, weight)
+            continue
+        if out is None:
+            shape = y.shape if weight is None else (*y.shape[:-1], weight.shape[0])
+            out = y.new_empty((sum(here.sizes), *shape))
+        if weight is None:
+            here.evaluate(part.of(out))
+        else:
+            scratch = here.evaluate(part.again(scratch))
+            part.multiply(scratch, weight.t(), part.of(out))
+    if bias is not None:
+        out[0].add_(bias)
+    return out
 
 
 def _differentiable(of: Composition, cotangent: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -192,8 +220,8 @@ _ALL = (None,)
 
 
 def composed(jet: Any, function: Function, tower: Function) -> Composed | None:
-    """φ(û) of a jet, where its gradient may be kept as here."""
-    if not torch.is_grad_enabled() or private.is_followed():
+    """φ(û) of a jet, where it is worth a node of its own, or there is a kernel for it."""
+    if private.is_followed() or not hasattr(jet, "holding"):
         return None
     made = jet.made
     if made is not None:
@@ -204,18 +232,20 @@ def composed(jet: Any, function: Function, tower: Function) -> Composed | None:
         arrays = (u, *found)
         if not all([type(x) is torch.Tensor for x in arrays]) or u.dtype not in _DTYPES:
             return None
-        if not any([x.requires_grad for x in arrays]):
-            return None
         if not found or any([x.dtype != u.dtype or x.ndim != u.ndim + 1 for x in found]):
             return None
         sizes = [0 if b is None else b.shape[0] for b in jet.stored]
         places = Places((1, *sizes), False)
-    entries = arrays[0].numel() // (sum(places.sizes) if places.together else 1)
-    if jet.algebra.order <= 2 and entries * jet.algebra.vectors <= SMALL:
-        return None
-    if _entries(jet.algebra) > UNROLL and entries < inplace.LONG:
-        return None
-    return Composed(Composition(jet.algebra, function, tower, places), arrays)
+    of = Composition(jet.algebra, function, tower, places)
+    follows = torch.is_grad_enabled() and any([x.requires_grad for x in arrays])
+    kernel = kernels.find(of, arrays)
+    if kernel is None:
+        entries = arrays[0].numel() // (sum(places.sizes) if places.together else 1)
+        if not follows or (jet.algebra.order <= 2 and entries * jet.algebra.vectors <= SMALL):
+            return None
+        if _entries(jet.algebra) > UNROLL and entries < inplace.LONG:
+            return None
+    return Composed(of, arrays, kernel, follows)
 
 
 _DTYPES = (torch.float32, torch.float64)
@@ -246,13 +276,22 @@ def opened(made: Any) -> tuple[Any, tuple[Any, ...]]:
 def affine(jet: Any, weight: Any, bias: Any) -> Stacked | None:
     """W φ(û) + b of a jet that is φ(û)."""
     made = jet.made
-    if type(made) is not Composed or not torch.is_grad_enabled() or private.is_followed():
+    if type(made) is not Composed or private.is_followed():
         return None
     for x in (weight, bias):
         if x is not None and (type(x) not in _PLAIN or x.dtype != made.y.dtype):
             return None
     if weight.ndim != 2 or made.y.ndim == 0:
         return None
+    grad = torch.is_grad_enabled()
+    if made.follows and not grad:
+        return None
+    if (
+        grad
+        and not made.follows
+        and any([x is not None and x.requires_grad for x in (weight, bias)])
+    ):
+        made = made.followed()
     return made.through(weight, bias)
 
 
@@ -281,6 +320,9 @@ def recomputed(jet: Any, function: Function, tower: Function) -> tuple[Any, list
     def compute(u: Any, *given: Any) -> Any:
         rest = iter(given)
         blocks = [next(rest) if held else None for held in there]
+        whole = opaque.composed(Jet(algebra, 0, u, blocks), function, tower)
+        if whole is not None:
+            return whole[0], *whole[1]
         y = function(u)
         entries = tower(u, y, algebra.order, XP)
         return y, *compose(Jet(algebra, 0, u, blocks), entries, y.ndim, XP)

@@ -328,6 +328,7 @@ class Opened:
     Attributes:
         arrays: û.
         tower: [t_0, t_1, …].
+        sizes: how many coefficients of φ(û) belong to each degree.
         rows: û, N², N³, ….
     """
 
@@ -340,7 +341,8 @@ class Opened:
             arrays, y = (first, *[part.of(x) for x in rest]), part.of(y, 0)
         self.arrays = arrays if of.given.together else (arrays[0][None], *arrays[1:])
         self.tower = [y, *of.tower(of.value(arrays), y, order, XP)]
-        self.plan = plan_of(of.algebra, of.given, tuple([t is not None for t in self.tower]))
+        self.plan = plan = plan_of(of.algebra, of.given, tuple([t is not None for t in self.tower]))
+        self.sizes = plan.sum.sizes
         self.rows = Rows(self.arrays)
         add_runs(self.plan.products, self.rows, self.rows, self.rows)
 
@@ -372,8 +374,28 @@ class Opened:
             plus(rows[w], self.rows.rows[a], tower[k], c)
         return out
 
-    def transpose(self, cotangent: Any, out: Any = None, in_place: bool = False) -> Any:
-        """Σ c^w_{ab} cotangent[w] φ'(û)[b] for all a; it may take the place of the cotangent."""
+    def new_gradient(self, arrays: Sequence[Any], y: Any, cotangent: Any = None) -> list[Any]:
+        """What `transpose` writes to: one array for all of û.
+
+        y: of all points.
+        cotangent: one that is not needed afterwards, and whose place the gradient may take.
+        """
+        if cotangent is not None and self.plan.sum.whole and self.plan.order == 2:
+            return [cotangent]
+        return [y.new_empty((sum(self.plan.given.sizes), *y.shape))]
+
+    def results(self, gradient: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+        """The gradients by û, in the shapes that it has."""
+        if self.plan.given.together:
+            return list(gradient)
+        return [
+            x if x.shape == array.shape else x.sum_to_size(array.shape)
+            for x, array in zip(self.plan.given.apart(gradient[0]), arrays, strict=True)
+        ]
+
+    def transpose(self, cotangent: Any, to: Sequence[Any]) -> None:
+        """Σ c^w_{ab} cotangent[w] φ'(û)[b] for all a."""
+        (out,) = to
         plan, tower, given = self.plan, self.tower, Rows((cotangent,))
         second = plan.order == 2
         if second:  # φ'(û) = t_1 + 2 t_2 N + 3 t_3 N² need not be made
@@ -385,13 +407,8 @@ class Opened:
                 curved = Rows((cotangent[plan.sum.size - plan.sum.sizes[2] :] * tower[2],))
         first = tower[1]
         if plan.sum.whole:
-            if in_place and second:
-                out = cotangent.mul_(first)
-            else:
-                out = cotangent * first if out is None else torch.mul(cotangent, first, out=out)
+            torch.mul(cotangent, first, out=out)
         else:
-            shape = cotangent.shape[1:]
-            out = cotangent.new_empty((sum(plan.given.sizes), *shape)) if out is None else out
             blocks = Places(plan.sum.sizes, True).opened([cotangent])
             for block, to in zip(blocks, Places(plan.given.sizes, True).opened([out]), strict=True):
                 scale(block, first, to)
@@ -405,7 +422,6 @@ class Opened:
             slope = [None if t is None else t * k for k, t in enumerate(tower[1:], 1)]
             jet = self._sum(plan.slope, slope, None)
             add_runs(plan.pairs, found, given, Rows((jet,)))
-        return out
 
     def _dot(self, cotangent: Rows, runs: Sequence[Run], t: Any) -> Any:
         """⟨cotangent, N^k⟩, where t is there."""

@@ -218,6 +218,19 @@ def is_followed(x: Any = None) -> bool:
     )
 
 
+def is_observed() -> bool:
+    """Whether somebody is told of every operation, or will run them again and compare.
+
+    Modes that count, profile or print, torch.jit's tracer, and checkpoints, which run what they
+    hold twice and want as many tensors kept. Without it what is done elsewhere, and not every time,
+    would be missing there.
+    """
+    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():
+        return True
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
+
+
 def inside_grad() -> bool:
     """Whether a transform of torch.func that differentiates is running.
 

@@ -1,0 +1,123 @@
+"""Functions in C that are written, compiled and kept while a program runs.
+
+The compiler is the one of the machine: `CC`, cc, gcc or clang. What it makes lies in a folder of
+the user (`XDG_CACHE_HOME`, else ~/.cache) under a name that stands for the source, the compiler,
+the options and the processor, and serves later programs too. Where there is no compiler, or it
+fails, there are no functions, and tensors take PyTorch's operations as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_log = logging.getLogger("jetfold")
+
+SWITCH = "JETFOLD_KERNELS"
+"""The environment variable that turns all of this off where it is 0."""
+
+OPTIONS = ("-O2", "-ftree-vectorize", "-fno-trapping-math", "-fPIC", "-shared", "-w")
+PARALLEL = "-fopenmp"
+"""Not known to every compiler: without it functions run on one thread."""
+
+# What the processor has beyond its family's least, as PyTorch found it: files may be shared by
+# machines, and -march=native says nothing that a name could hold.
+_INSTRUCTIONS = {
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+}
+
+SECONDS = 60
+"""No kernel takes so long to compile."""
+
+
+@cache
+def compiler() -> str | None:
+    """The path of a C compiler; None where there is none, or it is not wanted."""
+    if os.environ.get(SWITCH) == "0" or os.name != "posix":
+        return None
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@cache
+def gemm(dtype: Any) -> int:
+    """The address of BLAS's product of matrices, of the BLAS that PyTorch brings; 0 for none."""
+    name = {torch.float32: "sgemm_", torch.float64: "dgemm_"}[dtype]
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
+@cache
+def _version(path: str) -> str:
+    return subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True
+    ).stdout
+
+
+@cache
+def _folder() -> Path:
+    """Where compiled functions are kept: the user's own, so that no one else writes there."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base, "jetfold", "kernels")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="jetfold-"))
+
+
+def functions(source: str, *names: str) -> list[Callable[..., Any]] | None:
+    """C functions `void name(const int64_t *)`, from source; None where they cannot be had."""
+    path = compiler()
+    if path is None:
+        return None
+    try:
+        capability = torch.backends.cpu.get_cpu_capability()
+        options = (*OPTIONS, *_INSTRUCTIONS.get(capability, ()))
+        parts = (source, path, _version(path), platform.machine(), PARALLEL, *options)
+        name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        file = _folder() / f"{name}.so"
+        if not file.exists():
+            _compile(path, options, source, file)
+        library = ctypes.CDLL(str(file))
+        found = [getattr(library, name) for name in names]
+    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
+        _log.info("no compiled kernels: %s", error)
+        return None
+    for function in found:
+        function.restype = None
+        function.argtypes = [ctypes.c_void_p]
+    return found
+
+
+def _compile(path: str, options: tuple[str, ...], source: str, file: Path) -> None:
+    """Put the library where it belongs in one step: others may be doing the same."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder, "kernel.so")
+        for more in ([PARALLEL], []):
+            command = [path, *more, *options, "-x", "c", "-", "-o", str(made)]
+            done = subprocess.run(
+                command, input=source, capture_output=True, text=True, timeout=SECONDS
+            )
+            if not done.returncode:
+                made.rename(file)
+                return
+        raise RuntimeError(f"{path} failed: {done.stderr.strip()[:500]}")
