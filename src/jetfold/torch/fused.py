@@ -134,8 +134,7 @@ class Node(Unwatched):
                     rows = None  # its memory may serve again
                 if weight is not None:
                     given = cotangent @ weight
-                whole = here.new_gradient(arrays, y, None if weight is None else given)
-                here.transpose(given, whole)
+                whole = here.transpose(given, None, weight is not None)
                 continue
             given = part.of(cotangent)
             if by_weight:
@@ -146,9 +145,15 @@ class Node(Unwatched):
                 rows = here.new_rows() if rows is None else part.again(rows)
                 given = part.multiply(given, weight, rows)
             if whole is None:
-                whole = here.new_gradient(arrays, y)
-            here.transpose(given, [part.of(x) for x in whole])
-        return None, None, None, None, of_weight, bias, *here.results(whole, arrays)
+                whole = y.new_empty((sum(of.given.sizes), *y.shape))
+            here.transpose(given, part.of(whole))
+        if of.given.together:
+            return None, None, None, None, of_weight, bias, whole
+        found = [
+            x if x.shape == array.shape else x.sum_to_size(array.shape)
+            for x, array in zip(of.given.apart(whole), arrays, strict=True)
+        ]
+        return None, None, None, None, of_weight, bias, *found
 
 
 def evaluate(
@@ -163,14 +168,14 @@ def evaluate(
     for part in parts(of, y):
         here = Opened(of, arrays, y, of.algebra.order, part)
         if out is None:
-            sizes.extend(here.sizes)
+            sizes.extend(here.plan.sum.sizes)
         if part is None:
             out = here.evaluate()
             out = out if weight is None else F.linear(out, weight)
             continue
         if out is None:
             shape = y.shape if weight is None else (*y.shape[:-1], weight.shape[0])
-            out = y.new_empty((sum(here.sizes), *shape))
+            out = y.new_empty((here.plan.sum.size, *shape))
         if weight is None:
             here.evaluate(part.of(out))
         else:

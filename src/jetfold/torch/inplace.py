@@ -198,7 +198,7 @@ class Sum:
         held = {0} | {m for k in (1, *several) if present[k] for m, _ in powers[k]}
         self.sizes = tuple([n if m in held else 0 for m, n in enumerate(algebra.sizes)])
         self.size = sum(self.sizes)
-        self.places = _places(self.sizes)
+        self.places = places(self.sizes)
         self.whole = given.together and given.sizes == self.sizes and present[1]
         self.terms = [
             Term(self.places[w], k, *row)
@@ -208,10 +208,20 @@ class Sum:
         ]
 
 
-def _places(sizes: Sequence[int]) -> dict[Place, int]:
+def places(sizes: Sequence[int]) -> dict[Place, int]:
     """Where each coefficient stands."""
-    places = [(m, w) for m, size in enumerate(sizes) for w in range(size)]
-    return {place: n for n, place in enumerate(places)}
+    found = [(m, w) for m, size in enumerate(sizes) for w in range(size)]
+    return {place: n for n, place in enumerate(found)}
+
+
+def structure_constants(algebra: JetAlgebra) -> list[tuple[Place, Place, Place, float]]:
+    """All (w, a, b, c^w_{ab}) but for products with the unit."""
+    return [
+        ((m, w), (t.i, a), (t.j, b), c)
+        for m, of_degree in enumerate(algebra.products)
+        for t in of_degree
+        for w, a, b, c in t.entries
+    ]
 
 
 class Plan:
@@ -231,13 +241,8 @@ class Plan:
 
     def __init__(self, algebra: JetAlgebra, given: Places, present: tuple[bool, ...]) -> None:
         self.given, self.order = given, algebra.order
-        table = [
-            ((m, w), (t.i, a), (t.j, b), c)
-            for m, of_degree in enumerate(algebra.products)
-            for t in of_degree
-            for w, a, b, c in t.entries
-        ]
-        here = _places(given.sizes)
+        table = structure_constants(algebra)
+        here = places(given.sizes)
         base = {place: (n, 1.0) for place, n in here.items() if n}
         powers: Powers = [{}, base]
         self.products: list[Run] = []
@@ -328,7 +333,6 @@ class Opened:
     Attributes:
         arrays: û.
         tower: [t_0, t_1, …].
-        sizes: how many coefficients of φ(û) belong to each degree.
         rows: û, N², N³, ….
     """
 
@@ -341,8 +345,7 @@ class Opened:
             arrays, y = (first, *[part.of(x) for x in rest]), part.of(y, 0)
         self.arrays = arrays if of.given.together else (arrays[0][None], *arrays[1:])
         self.tower = [y, *of.tower(of.value(arrays), y, order, XP)]
-        self.plan = plan = plan_of(of.algebra, of.given, tuple([t is not None for t in self.tower]))
-        self.sizes = plan.sum.sizes
+        self.plan = plan_of(of.algebra, of.given, tuple([t is not None for t in self.tower]))
         self.rows = Rows(self.arrays)
         add_runs(self.plan.products, self.rows, self.rows, self.rows)
 
@@ -374,28 +377,8 @@ class Opened:
             plus(rows[w], self.rows.rows[a], tower[k], c)
         return out
 
-    def new_gradient(self, arrays: Sequence[Any], y: Any, cotangent: Any = None) -> list[Any]:
-        """What `transpose` writes to: one array for all of û.
-
-        y: of all points.
-        cotangent: one that is not needed afterwards, and whose place the gradient may take.
-        """
-        if cotangent is not None and self.plan.sum.whole and self.plan.order == 2:
-            return [cotangent]
-        return [y.new_empty((sum(self.plan.given.sizes), *y.shape))]
-
-    def results(self, gradient: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
-        """The gradients by û, in the shapes that it has."""
-        if self.plan.given.together:
-            return list(gradient)
-        return [
-            x if x.shape == array.shape else x.sum_to_size(array.shape)
-            for x, array in zip(self.plan.given.apart(gradient[0]), arrays, strict=True)
-        ]
-
-    def transpose(self, cotangent: Any, to: Sequence[Any]) -> None:
-        """Σ c^w_{ab} cotangent[w] φ'(û)[b] for all a."""
-        (out,) = to
+    def transpose(self, cotangent: Any, out: Any = None, in_place: bool = False) -> Any:
+        """Σ c^w_{ab} cotangent[w] φ'(û)[b] for all a; it may take the place of the cotangent."""
         plan, tower, given = self.plan, self.tower, Rows((cotangent,))
         second = plan.order == 2
         if second:  # φ'(û) = t_1 + 2 t_2 N + 3 t_3 N² need not be made
@@ -407,8 +390,13 @@ class Opened:
                 curved = Rows((cotangent[plan.sum.size - plan.sum.sizes[2] :] * tower[2],))
         first = tower[1]
         if plan.sum.whole:
-            torch.mul(cotangent, first, out=out)
+            if in_place and second:
+                out = cotangent.mul_(first)
+            else:
+                out = cotangent * first if out is None else torch.mul(cotangent, first, out=out)
         else:
+            shape = cotangent.shape[1:]
+            out = cotangent.new_empty((sum(plan.given.sizes), *shape)) if out is None else out
             blocks = Places(plan.sum.sizes, True).opened([cotangent])
             for block, to in zip(blocks, Places(plan.given.sizes, True).opened([out]), strict=True):
                 scale(block, first, to)
@@ -422,6 +410,7 @@ class Opened:
             slope = [None if t is None else t * k for k, t in enumerate(tower[1:], 1)]
             jet = self._sum(plan.slope, slope, None)
             add_runs(plan.pairs, found, given, Rows((jet,)))
+        return out
 
     def _dot(self, cotangent: Rows, runs: Sequence[Run], t: Any) -> Any:
         """⟨cotangent, N^k⟩, where t is there."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from . import arrays as XP
 from . import private, shared_library
-from .inplace import Composition, Places, plan_of
+from .inplace import Composition, plan_of
 from .loops import ARRAY, TYPES, Loops, source
 from .scalars import Program
 
@@ -94,12 +94,12 @@ def find(of: Composition, arrays: Sequence[Any]) -> Kernel | None:
         return None
     if shared_library.compiler() is None:
         return None
-    shape = first.shape[1:] if of.given.together else first.shape
-    if not first.numel():
+    if not first.numel() or not all([_is_plain(x) for x in arrays]):
         return None
-    broadcast = _broadcast(of.given, arrays, shape)
-    if broadcast is None:
+    lacking = without_points(arrays[1:], first.shape)  # of one array, none
+    if lacking is None:
         return None
+    broadcast = (False, *lacking)
     name = name_of(of.tower)
     if name is None:
         return None
@@ -138,32 +138,24 @@ def _on_scalars(name: Any, order: int) -> list[Any] | None:
         return None
 
 
-def _broadcast(
-    given: Places, arrays: Sequence[Any], shape: Sequence[int]
-) -> tuple[bool, ...] | None:
-    """Which arrays have no axis of points; None where they lie in memory as no loop reads them.
-
-    shape: of the value.
-    """
-    found, lacking = [], set()
-    for k, x in enumerate(arrays):
-        if not _is_plain(x):
-            return None
-        if given.together or k == 0 or x.shape[1:] == shape:
-            found.append(False)
-            continue
-        axes = lacking_axes(x.shape[1:], shape)
-        if axes is None:
-            return None
-        lacking.add(axes)
-        found.append(True)
-    return tuple(found) if len(lacking) < 2 else None
+def without_points(blocks: Sequence[Any], shape: Sequence[int]) -> list[bool] | None:
+    """Which blocks lack the leading axes of a value's shape; None where not all lack as many, or
+    other axes. Dynamo traces it too."""
+    found, lacking = [], []
+    for block in blocks:
+        full = block.shape[1:] == shape
+        found.append(not full)
+        if not full:
+            lacking.append(_lacking_axes(block.shape[1:], shape))
+    if None in lacking or any([axes != lacking[0] for axes in lacking]):
+        return None
+    return found
 
 
-def lacking_axes(shape: Sequence[int], full: Sequence[int]) -> int | None:
+def _lacking_axes(shape: Sequence[int], full: Sequence[int]) -> int | None:
     """So many leading axes have length one, and the others are in full; None if it is otherwise."""
     for axes in range(1, len(full)):
-        if all(n == 1 for n in shape[:axes]) and shape[axes:] == full[axes:]:
+        if all([n == 1 for n in shape[:axes]]) and shape[axes:] == full[axes:]:
             return axes
     return None
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..core.algebra import JetAlgebra
-from .inplace import Place, Places
+from .inplace import Place, Places, places, structure_constants
 from .scalars import Program, text, unknown
 
 # ------------------------------------------------------------------ the algebra
@@ -36,14 +36,8 @@ class Loops:
         self, algebra: JetAlgebra, given: Places, tower: Any, sizes: Sequence[int]
     ) -> None:
         self.algebra, self.given, self.tower = algebra, given, tower
-        self.table = [
-            ((m, w), (t.i, a), (t.j, b), c)
-            for m, of_degree in enumerate(algebra.products)
-            for t in of_degree
-            for w, a, b, c in t.entries
-        ]
-        self.out = [(m, w) for m, size in enumerate(sizes) for w in range(size)]
-        self.held = [(m, w) for m, size in enumerate(given.sizes) for w in range(size)]
+        self.table = structure_constants(algebra)
+        self.out, self.held = list(places(sizes)), list(places(given.sizes))
 
     def _start(self, order: int) -> tuple[Program, Element, list[Any]]:
         """A program that knows û, y and the tower."""
@@ -65,8 +59,8 @@ class Loops:
     def _times(self, left: Element, right: Element, slots: tuple[int, int, int]) -> Element:
         """Σ c left right over the table, whose places serve as `slots` says: (to, left, right)."""
         out: Element = {}
-        for *places, c in self.table:
-            to, a, b = [places[slot] for slot in slots]
+        for *where, c in self.table:
+            to, a, b = [where[slot] for slot in slots]
             if a in left and b in right:
                 term = left[a] * right[b]
                 _add(out, to, term if c == 1 else term * c)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.algebra import algebra_of
 from . import shared_library
 from .inplace import Composition, Places
-from .kernels import Kernel, Layer, built, lacking_axes, name_of, plain
+from .kernels import Kernel, Layer, built, name_of, plain, without_points
 
 LEAST = 1000
 """Loops of so many lines: what is less, Inductor fuses with its neighbours in a few seconds."""
@@ -74,19 +74,14 @@ def composed(
     found = [b for b in jet.stored if b is not None]
     if not found or any([b.dtype != u.dtype or b.ndim != u.ndim + 1 for b in found]):
         return None
-    places, lacking = "f", []
-    for b, size in zip(jet.stored, algebra.sizes[1:], strict=True):
-        if b is None:
-            places += "-"
-            continue
-        full = b.shape[1:] == u.shape
-        places += "f" if full else "b"
-        if not full:
-            lacking.append(lacking_axes(b.shape[1:], u.shape))
-        if b.shape[0] != size:
-            return None
-    if None in lacking or any([axes != lacking[0] for axes in lacking]):
+    lacking = without_points(found, u.shape)
+    if lacking is None:
         return None
+    places, kinds = "f", iter(lacking)
+    for b, size in zip(jet.stored, algebra.sizes[1:], strict=True):
+        if b is not None and b.shape[0] != size:
+            return None
+        places += "-" if b is None else "b" if next(kinds) else "f"
     key, out = _named(function, tower, algebra.key, places, u.dtype)
     if not key:
         return None
