@@ -121,8 +121,29 @@ def test_explain_of_a_nonlinear_equation_is_of_its_derivatives():
     shown = run("explain", "u_t + u*u_x - u_x**2 + u_xxxx", "--names", "x t").output
     assert shown.startswith("u_t + u*u_x - u_x**2 + u_xxxx, on 2 coordinates")
     assert "6 = 1 + 2 + 1 + 1 + 1" in shown
-    rows = [line.split() for line in shown.partition("Read-out")[2].splitlines() if line.strip()]
+    readout = shown.partition("Read-out")[2].partition("What is linear")[0]
+    rows = [line.split() for line in readout.splitlines() if line.strip()]
     assert rows == [["1", "=", "u"], ["t", "=", "u_t"], ["x", "=", "u_x"], ["x**4", "=", "u_xxxx"]]
+
+
+@pytest.mark.parametrize(
+    ("equation", "vectors", "linear", "fewer"),
+    [
+        ("u_t + u*u_x - 0.1*u_xx", 4, "t - 0.1*x**2", 3),
+        ("u*u_x -\n (0.5*u_xx - u_t - u_xxxx)", 6, "t - 0.5*x**2 + x**4", 5),
+    ],
+)
+def test_explain_of_an_equation_says_what_one_operator_would_carry(
+    equation, vectors, linear, fewer
+):
+    shown = run("explain", equation, "--names", "t x").output
+    assert f"minimal {vectors} = " in " ".join(shown.split())
+    assert f"{linear} {fewer} vectors: d(operator)(u)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("equation", ["u_t + u*u_x", "u_t*u_xx + u_x", "u_x*u_y - 1*u"])
+def test_and_says_nothing_where_that_saves_nothing(equation):
+    assert "as one operator" not in run("explain", equation).output
 
 
 @pytest.mark.parametrize(

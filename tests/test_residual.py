@@ -146,6 +146,38 @@ def test_compiled(rng):
     torch.testing.assert_close(mapped["x"], flow(module, batch_dims=1)(points, nu=0.3)["x"])
 
 
+def test_operators_in_a_compiled_equation():
+    """Made inside and outside, with fractions, of fields and of derivatives."""
+    t, x = jf.partials("t x")
+    outside = t - 0.3 * x**2
+
+    def equation(u, d):
+        return d(outside)(u) + u * d.x(u) + d(t - x / 3)(d.x(u))
+
+    def apart(u, d):
+        mixed = d.tx(u) - d.xx(u) / 3
+        return d.t(u) - 0.3 * d.xx(u) + u * d.x(u) + mixed
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    points = torch.rand(5, 2)
+    solve = jf.residual(equation, "t x")(module, batch_dims=1)
+    found = torch.compile(solve, fullgraph=True, backend="aot_eager")(points)
+    torch.testing.assert_close(found, solve(points))
+    torch.testing.assert_close(found, jf.residual(apart, "t x")(module, batch_dims=1)(points))
+
+
+def test_what_is_linear_as_one_operator_carries_fewer_vectors():
+    t, x = jf.partials("t x")
+    for together, apart, vectors in (
+        (lambda u, d: d(t - 0.01 * x**2)(u) + u * d.x(u),
+         lambda u, d: d.t(u) - 0.01 * d.xx(u) + u * d.x(u), (3, 4)),
+        (lambda u, d: d(t + x**2 + x**4)(u) + u * d.x(u),
+         lambda u, d: d.t(u) + d.xx(u) + d.xxxx(u) + u * d.x(u), (5, 6)),
+    ):  # fmt: skip
+        equations = [jf.residual(one, "t x") for one in (together, apart)]
+        assert tuple(jf.explain(one).vectors["minimal"] for one in equations) == vectors
+
+
 def test_few_vectors():
     """Those of the union of what is asked for, and of a Laplacian as a whole."""
     f = lambda p: torch.sin(p).prod(-1)
@@ -154,7 +186,7 @@ def test_few_vectors():
     def carried(equation, coordinates="t x y"):
         made = jf.residual(equation, coordinates)
         made(f, batch_dims=1)(points)
-        symbols = jf.residual.__globals__["_symbols"](3, made.asked)
+        symbols = jf.residual.__globals__["_symbols"](3, *made.asked)
         return plans.plan(symbols, 3, "minimal").algebra.vectors
 
     assert carried(lambda u, d: d.t(u) + u * d.x(u) - d.xx(u)) == 4

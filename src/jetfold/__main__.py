@@ -10,13 +10,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from . import __version__, named
 from .explain import Explanation, explain
 from .explain.operator import explain_operator
-from .expressions import NonlinearError, derivatives_in, parse
+from .expressions import NonlinearError, derivatives_in, linear_part, parse
 from .transform import Transform
 
 COMMANDS = {
@@ -71,7 +72,12 @@ def explained(expression: str, names: Sequence[str] = (), dim: int | None = None
     try:
         return explain(parse(expression, names))
     except NonlinearError:  # what `residual` propagates for it
-        return explain_operator(derivatives_in(expression, names), None, expression)
+        found = explain_operator(derivatives_in(expression, names), None, expression)
+    linear, others = linear_part(expression, names)
+    fewer = explain([*others, linear]).vectors["minimal"]
+    if fewer == found.vectors["minimal"]:
+        return found
+    return replace(found, as_one=(str(linear), fewer))
 
 
 def printed(found: Any) -> None:

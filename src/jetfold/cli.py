@@ -247,8 +247,8 @@ def application() -> Any:
             typer.Option(
                 help="Among nested,standard,collapsed,minimal and, without --stochastic, "
                 "rewritten,folx,jet; with --suite vmc among forward,nested,folx,folx-sparse,dense,"
-                "structured; with --training among limit,nested,collapsed,minimal,folx. Default: "
-                "all."
+                "structured; with --training among limit,nested,collapsed,minimal,combined,folx. "
+                "Default: all."
             ),
         ] = "",
         modes: Annotated[

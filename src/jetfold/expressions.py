@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -156,13 +156,52 @@ def derivatives_in(equation: str, names: Sequence[str] = ()) -> list[Operator]:
     >>> derivatives_in("u_t + u*u_x - 0.1*u_xx")
     [Operator(1), Operator(t), Operator(x), Operator(x**2)]
     """
+    equation = " ".join(equation.split())
     parse(equation, names, nonlinear=True)
-    nodes = [node for node in ast.walk(ast.parse(equation.strip())) if isinstance(node, ast.Name)]
+    nodes = [node for node in ast.walk(ast.parse(equation)) if isinstance(node, ast.Name)]
     nodes.sort(key=lambda node: node.col_offset)
     matches = [match for node in nodes if (match := SUBSCRIPT.fullmatch(node.id))]
     known = list(names) or list(dict.fromkeys("".join(match[2] for match in matches)))
     one = partials(len(known), names=known)[0] ** 0
     return [one, *(parse(name, known) for name in dict.fromkeys(match[0] for match in matches))]
+
+
+def linear_part(equation: str, names: Sequence[str] = ()) -> tuple[Operator, list[Operator]]:
+    """What is linear in a nonlinear equation, as one operator, and the derivatives that the rest
+    of it asks for, the function first.
+
+    >>> linear_part("u_t + u*u_x - 0.1*u_xx")
+    (Operator(t - 0.1*x**2), [Operator(1), Operator(x)])
+    """
+    one, first, *_ = derivatives_in(equation, names)
+    known = [first.names[i] for i in range(len(first.names))]
+    linear, asked = one * 0, [one]
+    for term in _terms(ast.parse(" ".join(equation.split()), mode="eval").body):
+        found = [node.id for node in ast.walk(ast.parse(term)) if isinstance(node, ast.Name)]
+        derivatives = [parse(name, known) for name in found if SUBSCRIPT.fullmatch(name)]
+        if not derivatives:
+            continue
+        try:
+            linear += parse(term, known)
+        except NonlinearError:
+            asked += derivatives
+    return linear, list(dict.fromkeys(asked))
+
+
+def _terms(node: ast.expr, sign: str = "") -> Iterator[str]:
+    """The summands of an expression."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            yield from _terms(left, sign)
+            yield from _terms(right, sign if isinstance(op, ast.Add) else _opposite(sign))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            yield from _terms(operand, _opposite(sign))
+        case _:
+            yield f"{sign}({ast.unparse(node)})"
+
+
+def _opposite(sign: str) -> str:
+    return "" if sign else "-"
 
 
 def _subscripts(

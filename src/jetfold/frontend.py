@@ -129,7 +129,7 @@ class Frontend(Protocol):
     def rehearse(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """function(*args), for what happens, not for its value."""
 
-    def opened(self, level: int, leaf: Any) -> tuple[Array, Sequence[Block]]:
+    def opened(self, level: int, leaf: Any, by_rows: bool) -> tuple[Array, Sequence[Block]]:
         """The value and the blocks of a result; no blocks, (), where it does not depend on jets
         of this level."""
 

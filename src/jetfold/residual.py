@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .core.arrays import Array
 from .core.polynomial import Monomial, Polynomial
-from .core.symbols import Polynomials
+from .core.symbols import Polynomials, Symbols
 from .frameworks import made
 from .frontend import Frontend
 from .names import check_alike, names_of
@@ -26,7 +26,8 @@ from .operators import Operator, partials
 from .transform import Call, Function, called, check_options, refuse_other_coordinates
 
 Symbol = tuple[tuple[Monomial, Any], ...]
-"""Σ c ∂^m as the pairs (m, c), sorted: what tells one derivative from another."""
+"""Σ c ∂^m as the pairs (m, c), sorted: what tells one derivative from another. To torch.compile,
+which computes with no fractions, a token of it (`frameworks.made`)."""
 
 VALUE: Symbol = (((), 1),)
 
@@ -99,7 +100,7 @@ class Residual(Generic[Result]):
         if asked == (VALUE,):
             asked = self._rehearsed(call, beside)
         while True:
-            symbols = made(_symbols, len(self.coordinates), asked)
+            symbols = made(_symbols, len(self.coordinates), *asked)
             results = Call.at_once(call, symbols, call.n, None)
             fields = [self._split(call, result) for result in results]
             d = D(call.frontend, self.coordinates, self.fields, asked, fields)
@@ -282,12 +283,11 @@ class D:
         if not isinstance(operator, Operator) or operator.outside:
             raise TypeError(
                 "d(...) takes an operator with numbers as coefficients, d(t - 0.1 * x**2)(u); of a "
-                "field write d.x(u)"
+                "field write d.x(u), and with an array as coefficient d.t(u) - k * d.xx(u)"
             )
         check_alike([operator, partials(len(self._coordinates), self._names())[0]])
-        (symbol,) = operator.symbols.at(len(self._coordinates))
-        assert isinstance(symbol, Polynomial)
-        return partial(self._of, f"d({operator})", tuple(sorted(symbol.terms.items())))
+        symbol = made(_symbol, operator.symbols, len(self._coordinates))
+        return partial(self._of, "d(operator)", symbol)
 
     # ---- by name
 
@@ -348,7 +348,7 @@ class D:
             if array is u:
                 if self._frontend.version(array) != version:
                     raise RuntimeError(WRITTEN)
-                return self._value(field, times(symbol, inner))
+                return self._value(field, made(times, symbol, inner))
         given = getattr(u, "__name__", type(u).__name__)
         raise TypeError(
             f"{name}(...) takes a field of the equation ({', '.join(self._fields)}) or a "
@@ -394,6 +394,13 @@ def _arguments(equation: Callable[..., Any]) -> list[str]:
     return list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
+def _symbol(symbols: Symbols, coordinates: int) -> Symbol:
+    """Of an operator with numbers as coefficients."""
+    (symbol,) = symbols.at(coordinates)
+    assert isinstance(symbol, Polynomial)
+    return tuple(sorted(symbol.terms.items()))
+
+
 def times(a: Symbol, b: Symbol) -> Symbol:
     """The product of two symbols."""
     terms: dict[Monomial, Any] = {}
@@ -420,7 +427,7 @@ def spelled(name: str, coordinates: Sequence[str]) -> Monomial | None:
     return tuple(sorted(found))
 
 
-def _symbols(coordinates: int, asked: tuple[Symbol, ...]) -> Polynomials:
+def _symbols(coordinates: int, *asked: Symbol) -> Polynomials:
     return _found_symbols(coordinates, asked)
 
 

@@ -494,7 +494,7 @@ def _report_many(symbols: Symbols, variables: Variables, name: str, shape: Seque
 def read(frontend: Frontend, level: int, reading: Reading, leaf: Any) -> Array:
     """What is read out of one result of the function: of its shape, or (size, *shape)."""
     xp = frontend.xp
-    value, blocks = frontend.opened(level, leaf)
+    value, blocks = frontend.opened(level, leaf, not reading.degrees)
     found = plans.read(reading, value, blocks, xp)
     shape = (reading.size, *value.shape) if reading.size else tuple(value.shape)
     if found is None:

@@ -4,7 +4,7 @@ A tool for physics-informed networks calls its network, y = net(x), and then ask
 y by x, of those again, and so on. A watched network remembers what was asked for after its last
 call. At its next call all of that comes from one propagation (`jetfold.derivatives`), y itself too,
 and is handed out when it is asked for. What was not foreseen comes from autograd, as before, and so
-does what is less work there (`worthwhile`): u_xx alone.
+does what is less work there (`worthwhile`): first derivatives, u_xx alone without compiled loops.
 
 Whether a propagation gives what autograd gives is looked at once for every derivative, on the
 network's own points: networks that mix points, or that draw random numbers, keep autograd.
@@ -27,6 +27,7 @@ import torch
 
 from .columns import VALUE, Column, Index, Symbol, operators, times
 from .core import plans
+from .torch import shared_library
 from .warn import JetfoldWarning
 
 VIEWS = ("AliasBackward0", "SliceBackward0", "SplitBackward0", "SplitWithSizesBackward0",
@@ -229,7 +230,7 @@ def called(
     kind = module.training if kind is None else kind
     call, asked = None, Asked(network, kind)
     wanted = frozenset(network.wanted.get(kind, ()))
-    if wanted and network.usable and (network.always or worthwhile(points.shape[1], wanted)):
+    if wanted and network.usable and _is_less(network, points, wanted):
         call = _propagated(network, module.training, points, wanted, function, of_jets or function)
     if call is None:
         output = function(points)
@@ -276,12 +277,23 @@ def autograd_work(wanted: Iterable[Column]) -> int:
 
 
 @lru_cache(maxsize=256)
-def worthwhile(n: int, wanted: frozenset[Column]) -> bool:
+def worthwhile(n: int, wanted: frozenset[Column], looped: bool = False) -> bool:
     """Whether a propagation is less work than autograd, and enough of it for what it costs to
-    handle jets: not for first derivatives or one second derivative."""
+    handle jets: not for first derivatives, nor for one second derivative unless layers are compiled
+    loops (`looped`), which do the same work in two thirds of the time."""
     found = operators(n, wanted)
     vectors = plans.plan(found.symbols, found.variables(n), "minimal").algebra.vectors
-    return autograd_work(wanted) >= max(6, vectors + 1)
+    work = autograd_work(wanted)
+    return work >= max(4, vectors) if looped else work >= max(6, vectors + 1)
+
+
+MANY = 128
+"""With fewer points Python takes longer than arithmetic."""
+
+
+def _is_less(network: Network, points: Any, wanted: frozenset[Column]) -> bool:
+    looped = points.is_cpu and points.shape[0] >= MANY and shared_library.compiler() is not None
+    return network.always or worthwhile(points.shape[1], wanted, looped)
 
 
 def _propagated(

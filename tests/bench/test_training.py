@@ -18,9 +18,10 @@ from jetfold import cli
 from jetfold.bench import measure, pages, steps, training
 from jetfold.bench.jax import Jax
 from jetfold.bench.measure import Timing
+from jetfold.bench.problems import COMBINED, EQUATIONS, VISCOSITY
 from jetfold.bench.report import Environment
 from jetfold.bench.torch import Step, Torch
-from jetfold.bench.training import EQUATIONS, VISCOSITY, Outcome, Row, Settings
+from jetfold.bench.training import Outcome, Row, Settings
 
 
 class Uncompiled(Torch):
@@ -82,9 +83,18 @@ SOLUTIONS = {  # of (points, coordinates): the outputs, and the residuals by han
 }
 
 
-@pytest.mark.parametrize("method", ["nested", "minimal"])
+@pytest.mark.parametrize(
+    ("framework", "method"),
+    [
+        *(
+            (framework, m)
+            for framework in ("torch", "jax")
+            for m in ("nested", "minimal", COMBINED)
+        ),
+        ("torch.func", "nested"),
+    ],
+)
 @pytest.mark.parametrize("name", EQUATIONS)
-@pytest.mark.parametrize("framework", ["torch", "torch.func", "jax"])
 def test_residuals_of_known_functions(framework, name, method, rng):
     xp = jnp if framework == "jax" else torch
     backend = Jax("cpu", "float64") if framework == "jax" else Torch("cpu", "float64")
@@ -94,12 +104,22 @@ def test_residuals_of_known_functions(framework, name, method, rng):
         return xp.stack(solution(xp, *(x[..., k] for k in range(x.shape[-1])))[0], -1)
 
     residuals = EQUATIONS[name].residuals(backend, method, compiled=framework == "torch.func")
-    points = rng.normal(size=(5, len(EQUATIONS[name].coordinates)))
+    points = rng.normal(size=(5, EQUATIONS[name].coordinates))
     with backend.doubles():
         found = residuals(network, backend.array(points))
         expected = solution(xp, *backend.array(points.T))[1]
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(backend.numpy(one), backend.numpy(other), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "apart", "combined"),
+    [("burgers", 4, 3), ("kuramoto-sivashinsky", 6, 5), ("navier-stokes", 5, 4)],
+)
+def test_one_operator_for_what_is_linear_carries_one_vector_less(name, apart, combined):
+    equation = EQUATIONS[name]
+    found = equation.vectors(equation.coordinates)
+    assert (found["minimal"], found["combined"]) == (apart, combined)
 
 
 # ------------------------------------------------------------------ runs
@@ -114,14 +134,15 @@ def test_every_method_in_every_mode():
         *(("laplacian", "eager", m) for m in ("limit", "nested", "collapsed", "minimal")),
         *(("laplacian", "compiled", m) for m in ("limit", "nested", "minimal")),
         *(("burgers", mode, method) for mode in ("eager", "compiled")
-          for method in ("limit", "nested", "minimal")),
+          for method in ("limit", "nested", "minimal", "combined")),
     ]  # fmt: skip
     rows = {(r.operator, r.mode, r.method): r for r in outcome.rows}
     for (_, mode, method), r in rows.items():
         assert r.problem("float32") == ""
         assert (r.relative_error is None) == (r.value is None) == (method == "limit")
         assert (r.compile_s is None) == (mode == "eager")
-        assert r.vectors == (None if method == "nested" else 4 if r.operator == "burgers" else 5)
+        carried = {"laplacian": 5, "burgers": 3 if method == "combined" else 4}[r.operator]
+        assert r.vectors == (None if method == "nested" else carried)
         nested, limit = rows[r.operator, "eager", "nested"], rows[r.operator, mode, "limit"]
         assert r.speedup == pytest.approx(nested.time.median / r.time.median)
         assert r.over_limit == pytest.approx(r.time.median / limit.time.median)
@@ -167,11 +188,15 @@ def test_where_hooks_are_refused_memory_is_measured():
 
 def test_a_run_in_jax():
     settings = Settings(
-        operators=("burgers",), methods=("limit", "nested", "minimal"), modes=("compiled",), **TINY
+        operators=("burgers",),
+        methods=("limit", "nested", "minimal", "combined"),
+        modes=("compiled",),
+        **TINY,
     )
     outcome = training.run(settings, Jax("cpu", "float32"))
     assert outcome.failures == ()
-    limit, nested, minimal = outcome.rows
+    limit, nested, minimal, combined = outcome.rows
+    assert minimal.vectors == limit.vectors == 4 and combined.vectors == 3
     assert nested.speedup == 1 and minimal.speedup > 0 and limit.over_limit == 1
     for r in outcome.rows:
         assert r.kept > 0 and r.compile_s > 0 and r.problem("float32") == ""
@@ -211,12 +236,13 @@ def test_a_wrong_gradient_and_a_failure_end_with_status_1(tmp_path, monkeypatch)
         return [1.01 * of("t")]
 
     burgers = EQUATIONS["burgers"]
+    wrongly = replace(burgers.apart, residual=wrong)
     residuals = type(burgers).residuals
 
     def partly_wrong(self, backend, method, compiled):
         if method == "limit":
             raise NotImplementedError
-        changed = replace(self, residual=wrong) if method == "minimal" else self
+        changed = replace(self, apart=wrongly) if method == "minimal" else self
         return residuals(changed, backend, method, compiled)
 
     monkeypatch.setattr(type(burgers), "residuals", partly_wrong)
@@ -230,7 +256,7 @@ def test_a_wrong_gradient_and_a_failure_end_with_status_1(tmp_path, monkeypatch)
     assert "of the gradient exceeds the 1e-04 allowed in float32" in text
     with (tmp_path / "torch-training.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == tuple(steps.COLUMNS) and len(rows) == 3 + 4
+    assert tuple(rows[0]) == tuple(steps.COLUMNS) and len(rows) == 4 + 4
     assert rows[0]["memory GB"] == "2" and int(rows[0]["points in memory"]) > 1e6
     page = pages.FORMS["training"].table(rows).splitlines()
     assert "three hidden layers of 20" in page[0] and "| points in 2 GB |" in page[2]
@@ -253,7 +279,7 @@ def test_table_fits_eighty_columns():
     found = [
         row(method=method, mode=mode, value=long, time=long, speedup=123.45, over_limit=12.34,
             label="Kuramoto-Siv.", sets=1234.5, compile_s=123.4)
-        for mode in ("eager", "compiled") for method in ("limit", "nested", "minimal")
+        for mode in ("eager", "compiled") for method in ("limit", "nested", "minimal", "combined")
     ]  # fmt: skip
     console = Console(width=80)
     with console.capture() as capture:
@@ -280,7 +306,7 @@ def test_plot(tmp_path, operators):
         row(operator=name, method=method, mode=mode)
         for name in operators
         for mode in ("eager", "compiled")
-        for method in ("limit", "nested", "minimal")
+        for method in ("limit", "nested", "minimal", "combined")
     ]
     assert steps.plot(found, environment, tmp_path / "steps.png")
     assert (tmp_path / "steps.png").stat().st_size > 10_000

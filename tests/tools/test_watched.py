@@ -276,7 +276,8 @@ def test_row_of_what_does_not_depend_on_the_points():
 
 
 def test_which_way_is_less_work():
-    """One second derivative is autograd's; two outputs, two of them or a third are not."""
+    """One second derivative is autograd's at a few points; two outputs, two of them or a third are
+    not."""
     u, v, x, t, xx, tt = 0, 1, ((0,),), ((1,),), ((0, 0),), ((1, 1),)
     assert watched.autograd_work([(u, x), (u, t)]) == 2
     assert watched.autograd_work([(u, x), (u, xx)]) == 4
@@ -285,6 +286,8 @@ def test_which_way_is_less_work():
              ((u, xx), (v, xx)): True, ((u, ((0, 0, 0),)),): True}  # fmt: skip
     for wanted, expected in cases.items():
         assert watched.worthwhile(2, frozenset(wanted)) is expected
+    assert watched.worthwhile(2, frozenset({(u, x), (u, t), (u, xx)}), looped=True)
+    assert not watched.worthwhile(2, frozenset({(u, x), (u, t)}), looped=True)
     net = network()
     watched._networks[net].always = False
     for symbols, propagated in [((x, t, xx), False), ((xx, tt), True)]:

@@ -182,3 +182,14 @@ def check(tools: Any, point: Any) -> Callable[..., None]:
         agree(lambda p: function(p, True), point, **(options | {"order": 2}))
 
     return check
+
+
+@pytest.fixture(scope="session")
+def taken_for_an_export():
+    """Whether torch.compiler.is_exporting() is true wherever Dynamo traces: PyTorch 2.11."""
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def asked(x):
+        return x * torch.compiler.is_exporting()
+
+    return bool(asked(torch.ones(())))

@@ -199,7 +199,7 @@ def test_backward_takes_blocks_apart_at_once():
             names[node] = node.name()
             pending += [following for following, _ in node.next_functions]
     found = list(names.values())
-    assert "UnbindBackward0" in found
+    assert any(name.startswith("UnbindBackward0") for name in found)
     assert found.count("SelectBackward0") <= 1  # the coefficient that is read out
 
 

@@ -199,6 +199,32 @@ def test_layer_norm(tools: Any) -> None:
     same(layer, lambda x: plain_norm(x, -1, layer), (2, 4), tools)
 
 
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_the_method_nested_takes_formulas_that_are_right(mode: str) -> None:
+    """Forward mode twice, of functions with several outputs."""
+    layer, matrix = randomised(nn.LayerNorm(4)), torch.randn(3, 3, 2, dtype=torch.float64)
+
+    def f(p: Any) -> Any:
+        h = layer(torch.outer(p, p).flatten())
+        return torch.stack([h[0], h[2] * p[0], torch.linalg.slogdet(matrix @ p)[1]])
+
+    def by_hand(p: Any) -> Any:
+        h = plain_norm(torch.outer(p, p).flatten(), -1, layer)
+        m = matrix @ p
+        det = m[0] @ torch.linalg.cross(m[1], m[2])
+        return torch.stack([h[0], h[2] * p[0], det.abs().log()])
+
+    at = torch.tensor([0.4, -0.9], dtype=torch.float64)
+    hessian = torch.stack(
+        [torch.func.jacrev(torch.func.jacrev(lambda p, k=k: by_hand(p)[k]))(at) for k in range(3)]
+    )
+    x, y = jf.partials(2)
+    nested = (x * y + 2 * y**2)(f, method="nested")
+    nested = torch.compile(nested, backend="eager") if mode == "compiled" else nested
+    with torch.no_grad():
+        torch.testing.assert_close(nested(at), hessian[:, 0, 1] + 2 * hessian[:, 1, 1])
+
+
 def test_batch_norm_in_training_updates_its_statistics_once(tools: Any) -> None:
     layer = randomised(nn.BatchNorm1d(4))
     same(layer, lambda x: plain_norm(x, 0, layer), (3, 4), tools)

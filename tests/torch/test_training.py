@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 import jetfold as jf
-from jetfold.torch import fused, inplace
+from jetfold.torch import fused, inplace, nodes
 
 t, x = jf.partials(2)
 PINN = jf.derivatives({"u": 1, "u_t": t, "u_x": x, "u_xx": x**2})
@@ -92,8 +92,8 @@ def test_many_points_are_taken_in_parts(monkeypatch):
     for operator in (PINN, FOURTH):
         expected = gradients(loss_of(operator, net, at), net)
         with monkeypatch.context() as patch:
-            patch.setattr(fused, "CACHE", 64)
-            patch.setattr(fused, "FEWEST", 2)
+            patch.setattr(nodes, "CACHE", 64)
+            patch.setattr(nodes, "FEWEST", 2)
             patch.setattr(inplace, "LONG", 1)
             torch.testing.assert_close(gradients(loss_of(operator, net, at), net), expected)
 

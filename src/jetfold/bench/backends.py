@@ -93,6 +93,8 @@ class Backend(Protocol):
     """Those worth measuring."""
     peers: Sequence[str]
     """The other libraries that are installed for this framework."""
+    warm_calls: int
+    """After so many calls every part that is compiled while it runs has been compiled."""
 
     def versions(self) -> str:
         """The framework's version and the device, for people."""

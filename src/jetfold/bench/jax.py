@@ -56,6 +56,7 @@ class Jax:
 
     name = "jax"
     modes: Sequence[str] = ("compiled",)
+    warm_calls = 0
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = device

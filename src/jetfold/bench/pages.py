@@ -126,8 +126,8 @@ FORMS: Mapping[str, Form] = {
     ),
     "training": Form(
         options={
-            "torch": "--training --modes eager --methods limit,nested,minimal",
-            "jax": "--training --points 1000 --methods limit,nested,minimal,folx",
+            "torch": "--training --modes eager --methods limit,nested,minimal,combined",
+            "jax": "--training --points 1000 --methods limit,nested,minimal,combined,folx",
         },
         head=_of_training,
         beside={

@@ -18,6 +18,7 @@ from rich.text import Text
 from . import report
 from .measure import complaints as complaints
 from .networks import widths
+from .problems import COMBINED, LIMIT, NAMED
 from .report import (
     COMMON,
     TIMES,
@@ -28,12 +29,10 @@ from .report import (
     milliseconds,
     shown,
 )
-from .training import LIMIT, NAMED, Row, Settings
+from .training import Row, Settings
 
-STYLES = {  # colour, name
-    LIMIT: ("#222222", "limit"),
-    **{name: (report.COLOURS[name], name) for name in ("nested", "collapsed", "minimal", "folx")},
-}
+COLOURS = {**report.COLOURS, LIMIT: "#222222", COMBINED: report.COLOURS["rewritten"]}
+"""No suite has both combined and rewritten."""
 
 LINES = {"eager": "--", "compiled": "-"}
 
@@ -54,9 +53,10 @@ def legend(settings: Settings) -> str:
     return (
         "value, step: median ms of the residuals alone and with the gradient. speed-up: of a step, "
         "against nested (PyTorch: eager). / limit: against the same step of the plain network on "
-        "batch × vectors rows. sets: bytes kept (PyTorch: saved for the backward pass; JAX: "
-        "temporary), in activations of all hidden layers. compile: s, nothing on disk. error: of "
-        "the gradient, largest |error| / largest |value|, against nested in float64."
+        "batch × vectors rows, the vectors of minimal (combined has fewer). sets: bytes kept "
+        "(PyTorch: saved for the backward pass; JAX: temporary), in activations of all hidden "
+        "layers. compile: s, nothing on disk. error: of the gradient, largest |error| / largest "
+        "|value|, against nested in float64."
     )
 
 
@@ -73,7 +73,7 @@ def table(rows: Sequence[Row], dtype: str) -> Table:
 
     def cells(row: Row) -> Sequence[Any]:
         return (
-            Text(row.method, style="bold" if row.method == "minimal" else ""),
+            Text(row.method, style="bold" if row.method in ("minimal", COMBINED) else ""),
             shown(_median(row), ".4g"),
             milliseconds(row.time.median),
             shown(row.speedup, ".2f"),
@@ -168,11 +168,11 @@ def _memory(axis: Axes, rows: Sequence[Row], environment: Environment) -> None:
         most = _fits(row, environment)
         if row.kept is None or not most:
             continue
-        colour, name = STYLES[row.method]
         measured = [(row.points, row.kept)]
         if row.half is not None:
             measured.insert(0, (row.points // 2, row.half))
-        label = f"{name}, {row.mode}: {most:,} points in {memory:g} GB"
+        colour = COLOURS[row.method]
+        label = f"{row.method}, {row.mode}: {most:,} points in {memory:g} GB"
         xs, ys = zip(*measured, (most, 1e9 * memory), strict=True)
         gigabytes = [y / 1e9 for y in ys]
         axis.plot(xs, gigabytes, LINES[row.mode], color=colour, linewidth=1.6, label=label)
@@ -195,7 +195,6 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
     width = 0.84 / len(ways)
     for place, (mode, method) in enumerate(ways):
         found = [row for row in rows if (row.mode, row.method) == (mode, method)]
-        colour, name = STYLES[method]
         axis.bar(
             [
                 cases.index((row.label, row.network, row.points))
@@ -204,9 +203,9 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
             ],
             [1e3 * row.time.median for row in found],
             0.94 * width,
-            color=colour,
+            color=COLOURS[method],
             alpha=1.0 if mode == "compiled" else 0.55,
-            label=f"{name}, {mode}",
+            label=f"{method}, {mode}",
             zorder=2,
         )
     axis.set_xticks(
@@ -214,7 +213,7 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
     )
     axis.set_yscale("log")
     axis.set_ylabel("one step (ms)", fontsize=9.5)
-    axis.legend(frameon=False, fontsize=8, ncols=len(ways), loc="lower center",
+    axis.legend(frameon=False, fontsize=8, ncols=min(len(ways), 4), loc="lower center",
                 bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     _plain(axis, x=False)
     axis.tick_params(axis="x", labelsize=7.5 if len(cases) > 4 else 9)

@@ -14,6 +14,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
+from ..torch import kernels
 from .backends import Along, Loss, Powers, at_a_point, processor
 from .measure import resident_growth, resident_peak
 from .networks import Layer
@@ -82,6 +83,7 @@ class Torch:
     name = "torch"
     modes = ("eager", "compiled")
     peers = ()
+    warm_calls = kernels.AFTER
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device = device

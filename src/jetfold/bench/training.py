@@ -10,26 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from operator import add, mul
+from operator import add
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ..derivatives import derivatives, tree_leaves
-from ..explain import explain
-from ..named import biharmonic, laplacian
-from ..operators import partials
-from ..transform import Transform
-from .backends import Along, Backend, Loss
+from ..derivatives import tree_leaves
+from .backends import Backend, Loss
 from .measure import Outcome, Timing, inexact, once
 from .networks import HIDDEN, Layer, mlp, widths
+from .problems import EQUATIONS, LIMIT, METHODS, NAMED, Equation, Named, Problem, Residuals
 from .suite import MODES, check_known, check_sizes, failure, timed, waited
-
-LIMIT = "limit"
-"""The same step of the plain network on batch × vectors rows."""
-
-METHODS = (LIMIT, "nested", "collapsed", "minimal", "folx")
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 """The largest relative error of a gradient that passes, by dtype."""
@@ -40,144 +32,7 @@ COMPILED_NESTED = 2
 WARM = 0.1
 """Seconds of calls before what is kept is counted, at most."""
 
-Network = Callable[[Any], Any]
-
-Residuals = Callable[[Network, Any], Sequence[Any]]
-"""(network, points) -> arrays whose mean squares are added: the loss."""
-
-
-# ------------------------------------------------------------------ problems
-
-
-@dataclass(frozen=True)
-class Named:
-    """An operator that has a name, of one output."""
-
-    label: str
-    operator: Transform
-    order: int
-    outputs = 1
-    methods = METHODS
-
-    def vectors(self, dimension: int) -> Mapping[str, int]:
-        """How many vectors the methods carry."""
-        return explain(self.operator, dimension).vectors
-
-    def residuals(self, backend: Backend, method: str, compiled: bool) -> Residuals:
-        """By one of the methods."""
-        if method == "folx":
-            return lambda network, x: [self._peer(backend, network)(x)]
-        return lambda network, x: [self.operator(network, batch_dims=1, method=method)(x)]
-
-    def _peer(self, backend: Backend, network: Network) -> Network:
-        found = backend.peer("folx", self.label.lower(), None, network)
-        assert found is not None, f"folx has no {self.label}"
-        return found
-
-
-Of = Callable[..., Any]
-"""(word, output=0) -> Float[points]; a word is a derivative: "" (the value), "t", "xx", "xx+yy"."""
-
-
-@dataclass(frozen=True)
-class Equation:
-    """A differential equation.
-
-    Attributes:
-        coordinates: a letter for each.
-        words: the derivatives that the residual asks for.
-        residual: from the derivatives.
-    """
-
-    label: str
-    coordinates: str
-    outputs: int
-    words: Sequence[str]
-    residual: Callable[[Of], Sequence[Any]]
-    methods = (LIMIT, "nested", "minimal")
-
-    @property
-    def order(self) -> int:
-        """Of the highest derivative."""
-        return max(len(term) for word in self.words for term in word.split("+"))
-
-    @property
-    def wanted(self) -> Transform:
-        """All derivatives, in one propagation."""
-        made = partials(len(self.coordinates))
-        coordinates = dict(zip(self.coordinates, made, strict=True))
-
-        def operator(word: str) -> Any:
-            terms = word.split("+")
-            return reduce(add, (reduce(mul, map(coordinates.get, term), 1) for term in terms))
-
-        return derivatives({word: operator(word) for word in self.words})
-
-    def vectors(self, dimension: int) -> Mapping[str, int]:
-        """How many vectors the methods carry."""
-        return explain(self.wanted, dimension).vectors
-
-    def residuals(self, backend: Backend, method: str, compiled: bool) -> Residuals:
-        """By nested differentiation as training codes write it, or by one of our methods."""
-        if method == "nested":
-
-            def by_paths(along: Along) -> Sequence[Any]:
-                return self.residual(partial(self._sum, along))
-
-            return lambda network, x: backend.nested(network, by_paths, compiled)(x)
-        wanted, residual = self.wanted, self.residual
-
-        def propagated(network: Network, x: Any) -> Sequence[Any]:
-            found = wanted(network, batch_dims=1, method=method)(x)
-            return residual(lambda word, output=0: found[word][:, output])
-
-        return propagated
-
-    def _sum(self, along: Along, word: str, output: int = 0) -> Any:
-        """The derivative that a word names, from those along coordinates."""
-        paths = [tuple(map(self.coordinates.index, term)) for term in word.split("+")]
-        return reduce(add, [along(output, path) for path in paths])
-
-
-VISCOSITY = 0.01
-
-
-def _burgers(u: Of) -> Sequence[Any]:
-    return [u("t") + u("") * u("x") - VISCOSITY * u("xx")]
-
-
-def _kuramoto_sivashinsky(u: Of) -> Sequence[Any]:
-    return [u("t") + u("") * u("x") + u("xx") + u("xxxx")]
-
-
-def _navier_stokes(f: Of) -> Sequence[Any]:
-    """Momentum along x and y, and continuity; the outputs are u, v and p."""
-    u, v = f("", 0), f("", 1)
-
-    def momentum(k: int, slope: str) -> Any:
-        carried = f("t", k) + u * f("x", k) + v * f("y", k)
-        return carried + f(slope, 2) - VISCOSITY * f("xx+yy", k)
-
-    return [momentum(0, "x"), momentum(1, "y"), f("x", 0) + f("y", 1)]
-
-
-Problem = Named | Equation
-
-NAMED: Mapping[str, tuple[int, Named]] = {
-    "laplacian": (50, Named("Laplacian", laplacian, 2)),
-    "biharmonic": (5, Named("biharmonic", biharmonic, 4)),
-}
-"""By name: the default number of coordinates, and the problem."""
-
-EQUATIONS: Mapping[str, Equation] = {
-    "burgers": Equation("Burgers", "tx", 1, ("", "t", "x", "xx"), _burgers),
-    "kuramoto-sivashinsky": Equation(
-        "Kuramoto-Siv.", "tx", 1, ("", "t", "x", "xx", "xxxx"), _kuramoto_sivashinsky
-    ),
-    "navier-stokes": Equation(
-        "Navier-Stokes", "txy", 3, ("", "t", "x", "y", "xx+yy"), _navier_stokes
-    ),
-}
+# ------------------------------------------------------------------ cases
 
 NETWORKS = {"20x3": (20,) * 3, "64x4": (64,) * 4, "128x4": (128,) * 4}
 """The hidden widths of the networks that solve equations."""
@@ -280,7 +135,7 @@ class Settings:
             return [Case(name, problem, f"D = {dimension}", dimension, hidden, self.batch)]
         equation = EQUATIONS[name]
         return [
-            Case(name, equation, network, len(equation.coordinates), NETWORKS[network], points)
+            Case(name, equation, network, equation.coordinates, NETWORKS[network], points)
             for network in self.networks
             for points in self.points
             # one network is enough to see what further outputs change
@@ -314,7 +169,8 @@ class Row:
     """One method on one case in one mode.
 
     Attributes:
-        vectors: how many are carried; None for nested differentiation and peers.
+        vectors: how many are carried (limit: those of `minimal`); None for nested differentiation
+            and peers.
         value: seconds for the residuals alone; None for the limit.
         time: seconds per step.
         speedup: of a step, against nested differentiation in the first mode (PyTorch: eager).
@@ -498,7 +354,7 @@ def _prepare(
             lambda parameters, x: residuals(partial(apply, parameters), x), parameters, compiled
         )
         value = waited(backend, of_points, x)
-    _warm(call)
+    _warm(call, backend.warm_calls)
     kept, half = step.kept(parameters, x), None
     if mode == settings.modes[0] and case.points > 1 and isinstance(case.problem, Named):
         half = step.kept(parameters, x[: case.points // 2 * rows])
@@ -514,11 +370,11 @@ def _prepare(
     return _Prepared(call, value, facts)
 
 
-def _warm(call: Callable[[], Any]) -> None:
-    """As often as small networks are evaluated before PyTorch's loops are compiled, which keep
-    less; large ones keep the same."""
+def _warm(call: Callable[[], Any], calls: int) -> None:
+    """As often as small networks are evaluated before what they keep stays the same; large ones
+    keep the same from the start."""
     start = perf_counter()
-    for _ in range(8):
+    for _ in range(calls):
         if perf_counter() - start < WARM:
             call()
 

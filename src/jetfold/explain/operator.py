@@ -33,6 +33,8 @@ class Explanation(Printed):
         products: the product rule of each of them, `(uv)_xx = u·v_xx + u_xx·v + 2·u_x·v_x`.
         entries: how many structure constants these hold, those of the value not counted.
         readout: (operator, formula): how each operator is read out of the coefficients in the end.
+        as_one: of an equation that is text: what is linear in it, and how many vectors are carried
+            where that is asked for as one operator; None where these are not fewer.
     """
 
     operator: str
@@ -45,6 +47,7 @@ class Explanation(Printed):
     products: tuple[tuple[str, ...], ...]
     entries: int
     readout: tuple[tuple[str, str], ...]
+    as_one: tuple[str, int] | None = None
 
     def sections(self) -> Sections:
         """What is printed, long lists cut."""
@@ -81,6 +84,10 @@ class Explanation(Printed):
                 [(cut_sum(left), f"= {cut_sum(right, 7)}") for left, right in self.readout],
             )
         )
+        if self.as_one is not None:
+            linear, vectors = self.as_one
+            text = f"{vectors} vectors: d(operator)(u) in jetfold.residual"
+            found.append(("What is linear as one operator", [(cut_sum(linear), text)]))
         return found
 
     @property

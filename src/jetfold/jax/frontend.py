@@ -172,7 +172,7 @@ def map_outputs(func: Callable[..., Any], outputs: Any, *others: Any) -> Any:
     return jax.tree.map(checked, outputs, *others, is_leaf=lambda x: isinstance(x, Jet))
 
 
-def opened(level: int, leaf: Any) -> tuple[Any, Sequence[Any]]:
+def opened(level: int, leaf: Any, by_rows: bool) -> tuple[Any, Sequence[Any]]:
     """The value and the blocks of a result; none where it does not depend on the jets."""
     return (leaf.primal, leaf.blocks) if isinstance(leaf, Jet) else (jnp.asarray(leaf), ())
 

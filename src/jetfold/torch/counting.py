@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ..core import recorded
 from ..core.costs import Cost, Gradient, Operation, Rates, UnpredictableError
+from . import fused, shared_library
 from .private import TorchDispatchMode, tree_leaves, tree_map
 
 _FUNCTIONS = (
@@ -160,8 +161,13 @@ def gradient(
 ) -> Gradient | None:
     """The bytes that a result holds alive; None where nothing requires gradients."""
     given = _without_numbers(args, points)
-    with predictable(), torch.enable_grad(), Counting() as counted:
-        leaves = [x for x in tree_leaves(function(*given)) if isinstance(x, torch.Tensor)]
+    looped = all([args[k].is_cpu for k in points]) and shared_library.compiler() is not None
+    token = fused.looped.set(looped)
+    try:
+        with predictable(), torch.enable_grad(), Counting() as counted:
+            leaves = [x for x in tree_leaves(function(*given)) if isinstance(x, torch.Tensor)]
+    finally:
+        fused.looped.reset(token)
     if not any(x.requires_grad for x in leaves):
         return None
     gc.collect()

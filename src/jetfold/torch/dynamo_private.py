@@ -120,6 +120,9 @@ def operators_are_methods(
     first (`BuiltinVariable._handle_insert_op_in_graph`), so the function that it calls for
     operators is replaced for as long as it traces jets; for those of structured blocks too. Nor
     does it look into tuples for them, as it does into lists: `torch.cat((x, y))`.
+
+    How often a tensor was written to is a constant while this is traced; without it layers that
+    wait would not know of a write.
     """
     from torch._dynamo.variables import torch_function
     from torch._dynamo.variables.builtin import BuiltinVariable
@@ -178,6 +181,9 @@ def operators_are_methods(
             for leaf in (leaves(original, x.items) if isinstance(x, TupleVariable) else [x])
         ]
 
+    def version(original: Any, self: Any, tx: Any) -> Any:  # of what is traced, as it is traced
+        return ConstantVariable.create(self.proxy.node.meta["example_value"]._version)
+
     undo = [
         refuse_functions(cls),
         _replaced(torch_function, "_flatten_vts", leaves, cls),
@@ -186,6 +192,7 @@ def operators_are_methods(
         watch_traced(switch),
         _trace_transforms(handlers, cls),
         _replaced(TensorVariable, "call_method", call_method, cls),
+        _replaced(TensorVariable, "method_attr__version", version, cls),
     ]
     if hasattr(TensorVariable, "mp_ass_subscript_impl"):  # PyTorch 2.15 asks nobody else
         undo.append(_replaced(TensorVariable, "mp_ass_subscript_impl", set_item, cls))

@@ -21,6 +21,7 @@ from . import (
     dynamo_private,
     fresh,
     functions,
+    fused,
     inner,
     modes,
     overload,
@@ -33,7 +34,7 @@ from .double import float64 as float64
 from .double import in_float64 as in_float64
 from .double import seeded as seeded
 from .double import to_numpy as to_numpy
-from .general import general
+from .general import Substitutes, general
 from .general import is_inexact as is_inexact
 from .overload import Jet, NewLevel, report
 from .private import tree_map
@@ -331,11 +332,13 @@ def counter() -> Counter:
     return counting
 
 
-def opened(level: int, leaf: Any) -> tuple[Any, Sequence[Any]]:
+def opened(level: int, leaf: Any, by_rows: bool) -> tuple[Any, Sequence[Any]]:
     """The value and the blocks of a result; none where it does not depend on jets of this level."""
     if not isinstance(leaf, Jet):
         return leaf, ()
     leaf._refresh()
+    if leaf.level == level and leaf.made is not None:
+        return fused.results(leaf.made, by_rows)
     return (leaf.primal, leaf.blocks) if leaf.level == level else (leaf, ())
 
 
@@ -434,8 +437,9 @@ def call(function: Callable[..., Any], points: Sequence[Any]) -> Any:
     """The function of tensors; what it computes under no_grad is constant, in forward mode too."""
     if torch.compiler.is_compiling():
         _refuse_constants()
-        return function(*points)
-    with modes.seen:
+        with Substitutes(refuse=False):
+            return function(*points)
+    with modes.seen, Substitutes(refuse=False):
         return function(*points)
 
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from .. import warn
 from ..core.jet import Jet
-from . import modes, private
+from . import hooks_private, modes, private
 from .general import general, is_inexact
 from .randomness import random_state, set_random_state
 from .reverse import tracked_results
@@ -48,6 +48,8 @@ def apply(
         return result
     if cls is CheckpointFunction:  # which has the derivatives of what it runs
         return args[0](*args[2:])
+    if cls is hooks_private.OF_MODULES:
+        return hooks_private.of_modules(args)
     if private.saves_inputs(cls):
         return _saved_inputs(args, original)
     for jet in jets:

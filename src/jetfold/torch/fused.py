@@ -1,72 +1,200 @@
-"""Nonlinearities and affine maps as single nodes of autograd's graph, which keep little.
+"""Layers that wait: W φ(û) + b is computed when somebody asks for more than the next layer.
 
-Where gradients are kept, φ(û) is computed at once but enters the graph when it is asked for: an
-affine map that follows takes both into one node. Such a node keeps û and φ(u), and computes again
-what else its gradient needs: elementwise work, little beside the products of matrices. All
-coefficients stand in one array, and meet the weight in one product. With
-
-    φ(û) = Σ_k φ^{(k)}(u)/k! N^k    and    dφ(û) = φ'(û) dû, a product of jets,
-
-the gradient by û is the transposed product of the cotangent with the jet φ'(û),
-
-    ∂L/∂û_a = Σ_{w,b} c^w_{ab} (∂L/∂φ(û)_w) φ'(û)_b.
-
-Gradients that are differentiated again go by the plain operations.
+Where gradients are kept, φ(û) enters autograd's graph with the affine map behind it, as one node
+(`nodes`), and layers that follow each other as one of all (`chains`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from copy import copy
 from functools import lru_cache
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.graph import saved_tensors_hooks
 
 from ..core.algebra import JetAlgebra
-from ..core.jet import UNROLL, Jet, compose
-from ..core.structure import Structured
-from . import arrays as XP
-from . import inplace, kernels, opaque, private
-from .inplace import Composition, Function, Opened, Part, Places
-from .watching_private import Unwatched
+from ..core.jet import UNROLL
+from . import chains, inplace, kernels, nodes, private
+from .chains import WRITTEN, Stage
+from .inplace import Composition, Function, Places
+from .nodes import Node
 
 SMALL = 2**17
 """So many numbers of second order, or fewer, are not worth the Python of a node."""
+
+looped: ContextVar[bool] = ContextVar("looped", default=False)
+"""Whether tensors without numbers stand for some that compiled loops read (`counting`)."""
 
 
 class Stacked:
     """Coefficients in one array that is in autograd's graph."""
 
+    waits = False
+    """Whether they are not computed yet."""
+    unbound: Any = None
+    """The rows one by one, once they were asked for."""
+    broadcast: tuple[bool, ...] | None = (False,)
+    """Which arrays have no axis of points; None where loops do not read them."""
+
     def __init__(self, rows: Any, sizes: tuple[int, ...]) -> None:
-        self.rows, self.sizes = rows, sizes
+        self.rows, self.places = rows, Places(sizes, True)
         self.shape, self.dtype, self.device = rows.shape[1:], rows.dtype, rows.device
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """What `places` speaks of."""
+        return (self.rows,)
 
     def attached(self) -> Stacked:
         """This."""
         return self
 
 
-class Composed:
-    """φ(û), of which only the value is computed yet.
+class Layered(Stacked):
+    """W φ(û) + b, computed when it is asked for, together with the layers that it is made of."""
+
+    def __init__(self, composed: Composed, stage: Stage) -> None:
+        self.composed, self.stage = composed, stage
+        self.places = Places(stage.kernel.sizes, True)  # type: ignore[union-attr]
+        self.shape = (*composed.shape[:-1], stage.weight.shape[0])
+        self.dtype, self.device = composed.dtype, composed.device
+        self.versions, self.moving = _versions(stage), _moving(stage)
+        self.waits = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "rows":
+            raise AttributeError(name)
+        self._compute()
+        return self.rows
+
+    def _compute(self) -> None:
+        layers: list[Any] = [self]
+        before = self.composed.source
+        while type(before) is Layered and before.waits:
+            layers.insert(0, before)
+            before = before.composed.source
+        first = layers[0].composed
+        if type(before) is Started and before.waits:
+            layers.insert(0, before)
+        check_unwritten(layers)
+        found = list(first.run([layer.stage for layer in layers]))
+        if layers[0] is before:
+            count = len(before.given)
+            before.computed, found = tuple(found[:count]), found[count:]
+            del layers[0]
+        for layer, rows in zip(layers, found, strict=True):
+            layer.rows, layer.waits = rows, False
+            del layer.composed  # and with it what it was computed from
+
+
+class Started:
+    """W x̂ + b of a point that is constant, the layer that a chain begins with.
 
     Attributes:
-        of, arrays: φ, and û where `of.given` says.
-        kernel: the loops that compute it, or None.
-        follows: whether autograd does, or is told of it.
-        y: φ(u).
+        stage: its weight and bias.
+        given: x̂, the value and the blocks that are not zero.
+        places: where these stand, in û = W x̂ + b as well.
     """
 
-    def __init__(self, of: Composition, arrays: Sequence[Any], kernel: Any, follows: bool) -> None:
-        self.of, self.arrays, self.kernel, self.follows = of, arrays, kernel, follows
+    def __init__(self, given: Sequence[Any], places: Places, stage: Stage) -> None:
+        self.stage, self.given, self.places = stage, given, places
+        width = stage.weight.shape[0]
+        self.shape, *blocks = [(*x.shape[:-1], width) for x in given]
+        lacking = kernels.without_points(blocks, self.shape)
+        self.broadcast = None if lacking is None else (False, *lacking)
+        self.dtype, self.device = given[0].dtype, given[0].device
+        self.versions, self.moving = _versions(stage), _moving(stage)
+        self.computed: tuple[Any, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether û is not computed yet."""
+        return not self.computed
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """û, in autograd's graph."""
+        if not self.computed:
+            check_unwritten([self])
+            with private.GradMode(True):
+                self.computed = tuple(nodes.begin(self.stage, self.given))
+        return self.computed
+
+    def attached(self) -> Started:
+        """This."""
+        return self
+
+
+def check_unwritten(layers: Sequence[Any]) -> None:
+    """Refuse to compute layers whose parameters are others now."""
+    if any([layer.moving != _moving(layer.stage) for layer in layers]):
+        raise RuntimeError(
+            "a function that jetfold differentiates switched requires_grad of the weight or the "
+            "bias of a layer off after it had called the layer: switch it off before, or give the "
+            "layer weight.detach()"
+        )
+    if any([layer.versions != _versions(layer.stage) for layer in layers]):
+        raise RuntimeError(WRITTEN)
+
+
+def _held(stage: Stage) -> Stage:
+    """Parameters that are frozen stay so until they are computed with."""
+    of, kernel, *rest = stage
+    weight, bias = [x if x is None or x.requires_grad else x.detach() for x in rest]
+    return Stage(of, kernel, weight, bias)
+
+
+def _moving(stage: Stage) -> list[bool]:
+    return [x is not None and x.requires_grad for x in (stage.weight, stage.bias)]
+
+
+def _versions(stage: Stage) -> list[tuple[int, int]]:
+    """Of weight and bias; they stand elsewhere once something was assigned to `.data`."""
+    return [
+        (x.data_ptr(), 0 if x.is_inference() else x._version)
+        for x in (stage.weight, stage.bias)
+        if x is not None
+    ]
+
+
+class Composed:
+    """φ(û), of which only the value is computed yet, if that.
+
+    Attributes:
+        of: φ, and where û stands.
+        source: what û is read from: the arrays, or a layer that may not be computed yet.
+        kernel: the loops that compute it, or None.
+        follows: whether autograd does, or is told of it.
+        observed: whether somebody is told of what it computes.
+        y: φ(u); None where the loops compute it.
+    """
+
+    def __init__(self, of: Composition, source: Any, kernel: Any, follows: bool) -> None:
+        self.of, self.source, self.kernel, self.follows = of, source, kernel, follows
+        self.observed = private.is_observed()
         self._attached: Stacked | None = None
-        with private.GradMode(False):
-            self.y = of.function(of.value(arrays))
-        if kernel is not None and not self.y.is_contiguous():
-            self.kernel = None
-        self.shape, self.dtype, self.device = self.y.shape, self.y.dtype, self.y.device
+        self.y: Any = None
+        of_source = source
+        if kernel is None or not kernel.inside:
+            with private.GradMode(False):
+                of_source = self.y = of.function(of.value(self.arrays))
+            if kernel is not None and not self.y.is_contiguous():
+                self.kernel = None
+        elif type(source) is tuple:
+            with private.GradMode(False):
+                of_source = of.value(source)
+        self.shape, self.dtype = tuple(of_source.shape), of_source.dtype
+        self.device = of_source.device
+
+    @property
+    def arrays(self) -> Sequence[Any]:
+        """û."""
+        return self.source if type(self.source) is tuple else self.source.arrays
 
     def followed(self) -> Composed:
         """The same, where autograd follows what comes next."""
@@ -82,144 +210,34 @@ class Composed:
 
     def through(self, weight: Any, bias: Any) -> Stacked:
         """All coefficients of W φ(û) + b, or of φ(û) alone."""
-        sizes: list[int] = []
+        stage = Stage(self.of, self.kernel, weight, bias)
         if not self.follows:
-            rows = evaluate(self.of, self.kernel, sizes, self.y, weight, bias, self.arrays)
+            sizes: list[int] = []
+            (rows,) = nodes.evaluate((stage,), sizes, self.y, self.arrays)
             return Stacked(rows, tuple(sizes))
+        if self.kernel is not None and self.kernel.alone and chains.joins(stage, self.shape):
+            return Layered(self, _held(stage))
+        sizes = []
+        (rows,) = self.run([stage], sizes)
+        return Stacked(rows, tuple(sizes))
+
+    def run(self, stages: Sequence[Stage], sizes: list[int] | None = None) -> Sequence[Any]:
+        """The values of this layer and of further ones, in autograd's graph; `sizes` takes how many
+        rows of the last belong to each degree."""
+        arrays = self.arrays if stages[0].of is self.of else self.source.given
         with private.GradMode(True):
             if private.is_followed():
-                return Stacked(*self.of.plain(self.arrays))
-            rows = Node.once(self.of, self.kernel, sizes, self.y, weight, bias, *self.arrays)
-            return Stacked(rows, tuple(sizes))
+                return nodes.plain(stages, arrays, sizes)
+            further = [x for stage in stages for x in (stage.weight, stage.bias)]
+            if self.observed or not private.is_observed():
+                return Node.once(stages, sizes, self.y, *arrays, *further)
+            with saved_tensors_hooks(_as_it_is, _as_it_is):  # no part of a checkpoint around this
+                return Node.once(stages, sizes, self.y, *arrays, *further)
 
 
-class Node(Unwatched):
-    """W φ(û) + b, or φ(û)."""
+def _as_it_is(x: Any) -> Any:
+    return x
 
-    @staticmethod
-    def forward(
-        ctx: Any, of: Composition, kernel: Any, sizes: list[int], y: Any, weight: Any, bias: Any,
-        *arrays: Any,
-    ) -> Any:  # fmt: skip
-        """All coefficients in one array; `sizes` takes how many of them belong to each degree."""
-        ctx.of, ctx.kernel = of, kernel
-        ctx.save_for_backward(y, weight, *arrays)
-        return evaluate(of, kernel, sizes, y, weight, bias, arrays)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Any) -> Any:
-        """By weight, bias and û."""
-        of, (y, weight, *arrays) = ctx.of, ctx.saved_tensors
-        _, _, _, _, by_weight, by_bias, *_ = ctx.needs_input_grad
-        bias = cotangent[0].reshape(-1, cotangent.shape[-1]).sum(0) if by_bias else None
-        if torch.is_grad_enabled() or private.is_followed(cotangent):
-            weight, *found = _differentiable(of, cotangent, [weight, *arrays])
-            return None, None, None, None, weight, bias, *found
-        if ctx.kernel is not None and not private.is_observed():
-            arrays, y = [kernels.plain(x) for x in arrays], kernels.plain(y)  # hooks may move them
-            layer = kernels.Layer(ctx.kernel, of, arrays, y, weight)
-            weight, found = layer.reverse(cotangent, by_weight)
-            return None, None, None, None, weight, bias, *found
-        order = of.algebra.order + 1
-        of_weight: Any = None
-        whole: Any = None
-        rows: Any = None
-        for part in parts(of, y):
-            here = Opened(of, arrays, y, order, part)
-            if part is None:
-                given = cotangent
-                if by_weight:
-                    rows = here.evaluate().flatten(0, -2)
-                    of_weight = cotangent.flatten(0, -2).t() @ rows
-                    rows = None  # its memory may serve again
-                if weight is not None:
-                    given = cotangent @ weight
-                whole = here.transpose(given, None, weight is not None)
-                continue
-            given = part.of(cotangent)
-            if by_weight:
-                of_weight = torch.zeros_like(weight) if of_weight is None else of_weight
-                rows = here.evaluate(part.again(rows))
-                part.add_product(given, rows, of_weight)
-            if weight is not None:
-                rows = here.new_rows() if rows is None else part.again(rows)
-                given = part.multiply(given, weight, rows)
-            if whole is None:
-                whole = y.new_empty((sum(of.given.sizes), *y.shape))
-            here.transpose(given, part.of(whole))
-        if of.given.together:
-            return None, None, None, None, of_weight, bias, whole
-        found = [
-            x if x.shape == array.shape else x.sum_to_size(array.shape)
-            for x, array in zip(of.given.apart(whole), arrays, strict=True)
-        ]
-        return None, None, None, None, of_weight, bias, *found
-
-
-def evaluate(
-    of: Composition, kernel: Any, sizes: list[int], y: Any, weight: Any, bias: Any, arrays: Any
-) -> Any:
-    """W φ(û) + b, or φ(û), in one array; `sizes` takes how many rows belong to each degree."""
-    if kernel is not None:
-        sizes.extend(kernel.sizes)
-        return kernels.Layer(kernel, of, arrays, y, weight).forward(bias)
-    out: Any = None
-    scratch: Any = None
-    for part in parts(of, y):
-        here = Opened(of, arrays, y, of.algebra.order, part)
-        if out is None:
-            sizes.extend(here.plan.sum.sizes)
-        if part is None:
-            out = here.evaluate()
-            out = out if weight is None else F.linear(out, weight)
-            continue
-        if out is None:
-            shape = y.shape if weight is None else (*y.shape[:-1], weight.shape[0])
-            out = y.new_empty((here.plan.sum.size, *shape))
-        if weight is None:
-            here.evaluate(part.of(out))
-        else:
-            scratch = here.evaluate(part.again(scratch))
-            part.multiply(scratch, weight.t(), part.of(out))
-    if bias is not None:
-        out[0].add_(bias)
-    return out
-
-
-def _differentiable(of: Composition, cotangent: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The gradients by autograd, of the plain operations."""
-    weight, *arrays = inputs
-    with torch.enable_grad():
-        out, _ = of.plain(arrays)
-        if weight is not None:
-            out = F.linear(out, weight)
-    moving = [x for x in inputs if x is not None and x.requires_grad]
-    create = torch.is_grad_enabled()
-    gradients = iter(torch.autograd.grad(out, moving, cotangent, create_graph=create))
-    return [next(gradients) if x is not None and x.requires_grad else None for x in inputs]
-
-
-# ------------------------------------------------------------------ some points at a time
-
-
-CACHE = 2**19
-"""So many numbers at a time are worked on, of all coefficients: then they stay in the cache."""
-FEWEST = 2**7
-"""So many points make a product of matrices worth while."""
-
-
-def parts(of: Composition, y: Any) -> Sequence[Part | None]:
-    """The points of φ(u), a part after the other on a CPU, where memory is slow; None for all."""
-    if y.ndim < 2 or not y.is_cpu:
-        return _ALL
-    count, points = CACHE * torch.get_num_threads(), y.shape[0]
-    count = max(count * points // (of.algebra.vectors * y.numel() or 1), FEWEST)
-    if points < 4 * count:
-        return _ALL
-    return [Part(k, min(count, points - k)) for k in range(0, points, count)]
-
-
-_ALL = (None,)
 
 # ------------------------------------------------------------------ where it serves
 
@@ -230,8 +248,13 @@ def composed(jet: Any, function: Function, tower: Function) -> Composed | None:
         return None
     made = jet.made
     if made is not None:
-        stack = made.attached()
-        arrays, places = (stack.rows,), Places(stack.sizes, True)
+        made = made.attached()
+        places = made.places
+        if made.waits and torch.is_grad_enabled():
+            of = Composition(jet.algebra, function, tower, places)
+            kernel = kernels.find_for(of, made.dtype, made.broadcast)
+            return Composed(of, made, kernel, True) if worth(of, kernel, made.shape, True) else None
+        arrays = made.arrays
     else:
         u, found = jet.primal, [b for b in jet.stored if b is not None]
         arrays = (u, *found)
@@ -244,13 +267,18 @@ def composed(jet: Any, function: Function, tower: Function) -> Composed | None:
     of = Composition(jet.algebra, function, tower, places)
     follows = torch.is_grad_enabled() and any([x.requires_grad for x in arrays])
     kernel = kernels.find(of, arrays)
-    if kernel is None:
-        entries = arrays[0].numel() // (sum(places.sizes) if places.together else 1)
-        if not follows or (jet.algebra.order <= 2 and entries * jet.algebra.vectors <= SMALL):
-            return None
-        if _entries(jet.algebra) > UNROLL and entries < inplace.LONG:
-            return None
-    return Composed(of, arrays, kernel, follows)
+    shape = of.value(arrays).shape
+    return Composed(of, arrays, kernel, follows) if worth(of, kernel, shape, follows) else None
+
+
+def worth(of: Composition, kernel: Any, shape: Sequence[int], follows: bool) -> bool:
+    """Whether a composition of a value of such a shape is a node of its own."""
+    if kernel is not None or (looped.get() and kernels.may_have_one(of)):
+        return True
+    algebra, entries = of.algebra, prod(shape)
+    if not follows or (algebra.order <= 2 and entries * algebra.vectors <= SMALL):
+        return False
+    return _entries(algebra) <= UNROLL or entries >= inplace.LONG
 
 
 _DTYPES = (torch.float32, torch.float64)
@@ -271,67 +299,76 @@ def _entries(algebra: JetAlgebra) -> int:
 
 
 def opened(made: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The value and the blocks, views in autograd's graph whatever grad mode says now."""
-    stack = made.attached()
-    with private.GradMode(True):
-        value, *blocks = Places(stack.sizes, True).opened([stack.rows])
+    """The value and the blocks, views in autograd's graph whatever modes say now."""
+    with private.as_before():
+        made = made.attached()
+        value, *blocks = made.places.opened(made.arrays)
         return value.squeeze(0), tuple(blocks)
 
 
-def affine(jet: Any, weight: Any, bias: Any) -> Stacked | None:
-    """W φ(û) + b of a jet that is φ(û)."""
+def results(made: Any, by_rows: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The value and the blocks, or rows of each, in memory of their own: users may write there."""
+    made = made.attached()
+    if by_rows and made.places.together:
+        if made.unbound is None:
+            with private.GradMode(True):
+                made.unbound = torch.unbind_copy(made.rows, 0)
+        value, *blocks = _cut(made.unbound, made.places.sizes)
+        return value[0], tuple(blocks)
+    first, found = opened(made)
+    with private.GradMode(True):
+        return first.clone(), tuple([None if b is None else b.clone() for b in found])
+
+
+def _cut(rows: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    """Pieces of such lengths, None for none."""
+    ends = list(accumulate(sizes))
+    return [
+        rows[start:end] if end > start else None
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
+def affine(jet: Any, weight: Any, bias: Any) -> Stacked | Started | None:
+    """W φ(û) + b of a jet that is φ(û), or W x̂ + b of one that is a constant point."""
     made = jet.made
-    if type(made) is not Composed or private.is_followed():
+    value = jet.primal if made is None else made  # of a jet that was made it would be computed
+    if weight.ndim != 2 or not value.shape or private.is_followed():
         return None
     for x in (weight, bias):
-        if x is not None and (type(x) not in _PLAIN or x.dtype != made.y.dtype):
+        if x is not None and (type(x) not in _PLAIN or x.dtype != value.dtype):
             return None
-    if weight.ndim != 2 or made.y.ndim == 0:
+    if bias is not None and bias.ndim > 1:  # another one at every point
         return None
     grad = torch.is_grad_enabled()
+    moving = grad and any([x is not None and x.requires_grad for x in (weight, bias)])
+    if type(made) is not Composed:
+        return _started(jet, weight, bias) if made is None and moving else None
     if made.follows and not grad:
         return None
-    if (
-        grad
-        and not made.follows
-        and any([x is not None and x.requires_grad for x in (weight, bias)])
-    ):
+    if moving and not made.follows:
         made = made.followed()
     return made.through(weight, bias)
 
 
+def _started(jet: Any, weight: Any, bias: Any) -> Started | None:
+    """W x̂ + b of a point that nothing differentiates by."""
+    u, found = jet.primal, [b for b in jet.stored if b is not None]
+    given = (u, *found)
+    if not (found and hasattr(jet, "holding")) or private.is_observed():
+        return None
+    if not all([type(x) is torch.Tensor and not x.requires_grad for x in given]):
+        return None
+    if u.dtype not in _DTYPES or not u.numel() or u.shape[-1] != weight.shape[1]:
+        return None
+    alike = [
+        b.dtype == u.dtype and b.ndim == u.ndim + 1 and b.shape[-1] == u.shape[-1] for b in found
+    ]
+    stage = Stage(None, None, weight, bias)
+    if not (all(alike) and u.is_cpu and chains.is_readable(stage)):
+        return None
+    sizes = [0 if b is None else b.shape[0] for b in jet.stored]
+    return Started(given, Places((1, *sizes), False), _held(stage))
+
+
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-# ------------------------------------------------------------------ in what torch.compile compiles
-
-
-_inside_transform = torch.compiler.assume_constant_result(private.inside_transform)
-
-
-def recomputable(jet: Any) -> bool:
-    """Whether φ(û), traced by Dynamo, may be computed again for its gradient."""
-    if isinstance(jet.primal, Jet) or not torch.is_grad_enabled() or _inside_transform():
-        return False
-    if any([type(b) is Structured for b in jet.stored]):
-        return False
-    return any([x is not None and x.requires_grad for x in (jet.primal, *jet.stored)])
-
-
-def recomputed(jet: Any, function: Function, tower: Function) -> tuple[Any, list[Any]]:
-    """φ(û), computed again for its gradient: what is kept is û."""
-    there, algebra = [b is not None for b in jet.stored], jet.algebra
-
-    def compute(u: Any, *given: Any) -> Any:
-        rest = iter(given)
-        blocks = [next(rest) if held else None for held in there]
-        whole = opaque.composed(Jet(algebra, 0, u, blocks), function, tower)
-        if whole is not None:
-            return whole[0], *whole[1]
-        y = function(u)
-        entries = tower(u, y, algebra.order, XP)
-        return y, *compose(Jet(algebra, 0, u, blocks), entries, y.ndim, XP)
-
-    found = [b for b in jet.stored if b is not None]
-    y, *blocks = checkpoint(compute, jet.primal, *found, use_reentrant=False)
-    return y, blocks

@@ -227,7 +227,14 @@ class IndependentError(Exception):
 
 
 class Substitutes(TorchFunctionMode):
-    """Within it, functions whose derivatives PyTorch nests wrongly run as their substitutes."""
+    """Within it, functions whose derivatives PyTorch nests wrongly run as their substitutes.
+
+    refuse: whether those that have none are refused.
+    """
+
+    def __init__(self, refuse: bool = True) -> None:
+        super().__init__()
+        self.refuse = refuse
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -235,7 +242,7 @@ class Substitutes(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if func in SUBSTITUTES:
             return SUBSTITUTES[func](*args, **(kwargs or {}))
-        if name in UNDIFFERENTIABLE and any(map(is_wrapped, args)):
+        if self.refuse and name in UNDIFFERENTIABLE and any(map(is_wrapped, args)):
             raise NotImplementedError(wrong_in_torch(name))
         return func(*args, **(kwargs or {}))
 

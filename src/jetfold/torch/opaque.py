@@ -19,8 +19,10 @@ from torch import Tensor
 
 from ..core.algebra import algebra_of
 from . import shared_library
+from .chains import Chain, Stage
 from .inplace import Composition, Places
-from .kernels import Kernel, Layer, built, name_of, plain, without_points
+from .kernels import Kernel, built, name_of, plain, without_points
+from .loops import TYPES
 
 LEAST = 1000
 """Loops of so many lines: what is less, Inductor fuses with its neighbours in a few seconds."""
@@ -29,22 +31,24 @@ _known: dict[str, tuple[Kernel, Composition]] = {}
 
 
 @torch.compiler.assume_constant_result
-def _named(
-    function: Any, tower: Any, algebra: int, places: str, dtype: Any
+def named(
+    function: Any, tower: Any, algebra: int, places: str, dtype: Any, least: int | None
 ) -> tuple[str, tuple[int, ...]]:
     """What stands for the kernel of a composition, and the sizes of its result; "" for none.
 
-    places: a letter per degree, "-" for zeros, "f" in full, "b" without an axis of points.
+    places: a letter per degree, "-" for zeros, "f" in full, "b" without an axis of points, "t" in
+    one array with the others; least: so many lines; None for a kernel that reads nothing but û.
     """
     if shared_library.compiler() is None or (name := name_of(tower)) is None:
         return "", ()
     sizes = algebra_of(algebra).sizes
-    held = [n if kind != "-" else 0 for n, kind in zip(sizes, places, strict=True)]
-    of = Composition(algebra_of(algebra), function, tower, Places(tuple(held), False))
-    kernel = built(of, dtype, tuple([kind == "b" for kind in places if kind != "-"]))
-    if kernel is None or kernel.source.count("\n") < LEAST:
+    held = tuple([n if kind != "-" else 0 for n, kind in zip(sizes, places, strict=True)])
+    of = Composition(algebra_of(algebra), function, tower, Places(held, "t" in places))
+    broadcast = tuple([kind == "b" for kind in places if kind != "-"])
+    kernel = built(of, dtype, (False,) if of.given.together else broadcast)
+    if kernel is None or (not kernel.alone if least is None else kernel.lines < least):
         return "", ()
-    parts = (kernel.source, *map(_described, (function, name[0])), repr(name[1]))
+    parts = (kernel.source, *map(_described, (function, name[0])), repr(name[1]), places)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     _known[key] = kernel, of
     return key, kernel.sizes
@@ -69,29 +73,39 @@ def composed(
     u, algebra = jet.primal, jet.algebra
     if algebra.order < 3 or u.device.type != "cpu" or torch.compiler.is_exporting():
         return None  # what is exported runs without us; PyTorch 2.11 always says that it is
-    if u.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+    if u.dtype not in TYPES or torch.is_autocast_enabled("cpu"):
         return None
-    found = [b for b in jet.stored if b is not None]
-    if not found or any([b.dtype != u.dtype or b.ndim != u.ndim + 1 for b in found]):
+    places = places_of(jet)
+    if places is None:
         return None
-    lacking = without_points(found, u.shape)
-    if lacking is None:
-        return None
-    places, kinds = "f", iter(lacking)
-    for b, size in zip(jet.stored, algebra.sizes[1:], strict=True):
-        if b is not None and b.shape[0] != size:
-            return None
-        places += "-" if b is None else "b" if next(kinds) else "f"
-    key, out = _named(function, tower, algebra.key, places, u.dtype)
+    key, out = named(function, tower, algebra.key, places, u.dtype, LEAST)
     if not key:
         return None
+    found = [b for b in jet.stored if b is not None]
     rows = torch.ops.jetfold.compose([u, *found], key)
     value, *rest = rows.split([n for n in out if n])
     following = iter(rest)
     return value[0], [next(following) if n else None for n in out[1:]]
 
 
-def _kernel(key: str) -> tuple[Kernel, Composition]:
+def places_of(jet: Any) -> str | None:
+    """How the coefficients of a jet lie in memory; None if loops do not read them so."""
+    u, sizes = jet.primal, jet.algebra.sizes
+    found = [b for b in jet.stored if b is not None]
+    if not found or any([b.dtype != u.dtype or b.ndim != u.ndim + 1 for b in found]):
+        return None
+    lacking = without_points([b.shape for b in found], u.shape)
+    if lacking is None:
+        return None
+    places, kinds = "f", iter(lacking)
+    for b, size in zip(jet.stored, sizes[1:], strict=True):
+        if b is not None and b.shape[0] != size:
+            return None
+        places += "-" if b is None else "b" if next(kinds) else "f"
+    return places
+
+
+def known(key: str) -> tuple[Kernel, Composition]:
     if key not in _known:
         raise RuntimeError(
             "a program that torch.compile made in another process came here without being traced, "
@@ -100,27 +114,28 @@ def _kernel(key: str) -> tuple[Kernel, Composition]:
     return _known[key]
 
 
-def _layer(arrays: Sequence[Any], key: str) -> Layer:
-    kernel, of = _kernel(key)
+def _chain(arrays: Sequence[Any], key: str) -> Chain:
+    kernel, of = known(key)
     arrays = [plain(x) for x in arrays]
-    return Layer(kernel, of, arrays, plain(of.function(arrays[0])), None)
+    y = None if kernel.inside else plain(of.function(arrays[0]))
+    return Chain([Stage(of, kernel, None, None)], arrays, y)
 
 
 @torch.library.custom_op("jetfold::compose", mutates_args=(), device_types="cpu")
 def compose(arrays: list[Tensor], key: str) -> Tensor:
     """All coefficients of φ(û), one after the other."""
-    return _layer(arrays, key).forward()
+    return _chain(arrays, key).forward()[0]
 
 
 @compose.register_fake
 def _(arrays: list[Tensor], key: str) -> Tensor:
-    return arrays[0].new_empty((sum(_kernel(key)[0].sizes), *arrays[0].shape))
+    return arrays[0].new_empty((sum(known(key)[0].sizes), *arrays[0].shape))
 
 
 @torch.library.custom_op("jetfold::compose_backward", mutates_args=(), device_types="cpu")
 def compose_backward(arrays: list[Tensor], cotangent: Tensor, key: str) -> list[Tensor]:
     """The gradient by û."""
-    return _layer(arrays, key).reverse(cotangent, False)[1]
+    return _chain(arrays, key).reverse([], cotangent, [(False, False)])[1]
 
 
 @compose_backward.register_fake

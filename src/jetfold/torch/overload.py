@@ -22,7 +22,17 @@ from ..core import jet as core
 from ..core import recorded
 from ..core.arrays import Block
 from ..core.structure import Piece, Placed, Structured, staying
-from . import dynamo_private, fresh, functions, fused, inner, modes, private, structured
+from . import (
+    dynamo_private,
+    fresh,
+    functions,
+    fused,
+    hooks_private,
+    inner,
+    modes,
+    private,
+    structured,
+)
 from .arguments import values
 from .fresh import WRITABLE, PlainWriteError
 from .general import IndependentError, general, wrong_in_torch
@@ -537,11 +547,13 @@ class Jet(core.Jet):
     """
 
     made: Any = None  # by `fused`: the value and the blocks, which are taken out when asked for
+    layers: Any = None  # the same to torch.compile
     _view: Any = None
     _aliases: Any = None
     _run: Any = None  # as long as a jet is there, its level is not taken again
     _writes = 0
     _seen = 0  # writes of the base
+    _lent = False  # `fused` holds its arrays, or what it is made of, where no node tells of it
 
     @classmethod
     def __torch_function__(
@@ -602,6 +614,10 @@ class Jet(core.Jet):
         """Another jet of the same algebra and level."""
         return make_jet(self.algebra, self.level, primal, blocks)
 
+    def awaiting(self, layers: Any) -> Any:
+        """Another jet of the same algebra and level, of layers that are not computed yet."""
+        return WaitingJet(self.algebra, self.level, layers)
+
     # attributes of the value
     shape = property(lambda self: self.primal.shape)
     dtype = property(lambda self: self.primal.dtype)
@@ -625,7 +641,7 @@ class Jet(core.Jet):
     requires_grad = property(
         lambda self: self.primal.requires_grad, lambda self, wanted: self.requires_grad_(wanted)
     )
-    grad_fn = property(lambda self: self.primal.grad_fn)
+    grad_fn = property(hooks_private.grad_fn)
     data = property(lambda self: self.detach(), lambda self, _: _refuse_data())
 
     # attributes that are operations
@@ -728,6 +744,21 @@ def _install_methods() -> None:
 _install_methods()
 
 
+class WaitingJet(Jet):
+    """A jet, traced by torch.compile, of layers that are computed when they are asked for."""
+
+    def __init__(self, algebra: Any, level: int, layers: Any) -> None:
+        self.algebra = algebra
+        self.level = level
+        self.layers = layers
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("primal", "stored"):
+            raise AttributeError(f"a jet has no attribute {name!r}")
+        self.primal, self.stored = self.layers.values()
+        return self.primal if name == "primal" else self.stored
+
+
 class TensorJet(Jet, torch.Tensor):
     """A jet that is a torch.Tensor, also to code that asks.
 
@@ -761,6 +792,10 @@ class TensorJet(Jet, torch.Tensor):
 
     def holding(self, made: Any) -> Any:
         """Another jet of the same algebra and level, of what `fused` made of it."""
+        lent = self
+        while not lent._lent:
+            lent._lent = True
+            lent = lent if lent._view is None else lent._view.base
         jet = without_memory(
             TensorJet, made.shape, None, None, None, made.dtype, _STRIDED, made.device
         )

@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -24,9 +24,10 @@ from torch._C._functorch import (
 )
 from torch._functorch import apis, eager_transforms
 from torch._functorch.autograd_function import custom_function_call
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn.utils.stateless import _functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import (
     _broadcast_to_and_flatten as broadcast_to_tree,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "GradMode",
     "Switch",
     "TorchDispatchMode",
+    "as_before",
     "become",
     "broadcast_to_tree",
     "class_to_make",
@@ -354,6 +356,25 @@ class GradMode:
 
     def __exit__(self, *_: object) -> None:
         torch._C._set_grad_enabled(self.before)
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Where autograd alone follows, as when `fused` took what it computes only now.
+
+    A transform of torch.func, a tracer, autocast or inference mode may have begun since. Without it
+    a jet that is looked at within would hold tensors of a transform that is over, or rounded ones,
+    or lose its gradient.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch._C._InferenceMode(False))
+        if is_followed():
+            stack.enter_context(temporarily_clear_interpreter_stack())
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(_disable_current_modes())
+        stack.enter_context(GradMode(True))
+        yield
 
 
 def in_backward() -> bool:

@@ -16,7 +16,7 @@ from ..core.arrays import Block
 from ..core.jet import product
 from ..core.structure import Named, Structured, dense, one_sided
 from . import arrays as XP
-from . import fused
+from . import fused, traced
 from .arguments import call, full, full_along, is_jet, named, second, whole
 from .decompositions.products import equation_from_sublists, explicit_equation, unused_letter
 from .rules import Decomposed, Function, Rule
@@ -292,9 +292,14 @@ class Affine(Rule):
             given, rest, options = named(("input", "weight", "bias"), args, kwargs)
             x, weight, bias = given["input"], given["weight"], given.get("bias")
         if is_jet(level, x) and not is_jet(level, weight) and not is_jet(level, bias):
-            made = fused.affine(x, weight, bias) if func is F.linear else None
-            if made is not None:
-                return x.holding(made)
+            if func is F.linear and torch.compiler.is_dynamo_compiling():
+                waiting = traced.affine(x, weight, bias)
+                if waiting is not None:
+                    return x.awaiting(waiting)
+            elif func is F.linear:
+                made = fused.affine(x, weight, bias)
+                if made is not None:
+                    return x.holding(made)
             primal = call(func, x.primal, weight, bias, *rest, **options)
             return x.like(primal, self.of_blocks(func, x, primal, weight, rest, options))
 

@@ -180,6 +180,12 @@ def track(jet: Any) -> Any:
     return jet
 
 
+def is_start(jet: Any) -> bool:
+    """Whether its coefficients are starts."""
+    found = _state.runs.get(jet.level)
+    return found is not None and found.begin(jet)
+
+
 def check_copies(inputs: Sequence[Any]) -> None:
     """Warn where autograd differentiates by a tensor that is a copy of an argument."""
     plain = [x for x in inputs if isinstance(x, torch.Tensor) and not private.is_wrapped(x)]

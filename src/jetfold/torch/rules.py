@@ -20,7 +20,7 @@ from ..core.arrays import Block
 from ..core.jet import Jet, compose
 from ..core.structure import Piece, Placed, Structured, between, dense, staying
 from . import arrays as XP
-from . import fused, structured
+from . import fused, structured, traced
 from .arguments import (
     blocks_for,
     call,
@@ -149,8 +149,11 @@ class Elementwise(Rule):
 def apply_elementwise(jet: Any, function: Function, tower: Tower) -> Any:
     """The jet of φ(x), of which gradients keep no more than they must."""
     if torch.compiler.is_dynamo_compiling():
-        if fused.recomputable(jet):
-            return jet.like(*fused.recomputed(jet, function, tower))
+        waiting = traced.elementwise(jet, function, tower)
+        if waiting is not None:
+            return jet.awaiting(waiting)
+        if traced.recomputable(jet):
+            return jet.like(*traced.recomputed(jet, function, tower))
     else:
         made = fused.composed(jet, function, tower)
         if made is not None:

@@ -58,6 +58,12 @@ class Scalar:
     def __neg__(self) -> Scalar:
         return self * -1.0
 
+    def __gt__(self, other: Any) -> Scalar:
+        return self._with(">", other)
+
+    def __lt__(self, other: Any) -> Scalar:
+        return self._with("<", other)
+
     def __eq__(self, other: object) -> bool:
         raise TypeError("what depends on a number is not known before it is there")
 
@@ -66,7 +72,9 @@ class Scalar:
     def __bool__(self) -> bool:
         return self == 0
 
-    def __pow__(self, exponent: Any) -> Scalar:
+    def __pow__(self, exponent: Any) -> Any:
+        if exponent == 0:
+            return 1.0
         return self.program.outside(lambda u, y: self.recipe(u, y) ** exponent)
 
 
@@ -75,6 +83,8 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": lambda a, b: a / b,
+    ">": lambda a, b: a > b,  # 1 or 0
+    "<": lambda a, b: a < b,
 }
 
 
@@ -100,11 +110,16 @@ class Program:
     Attributes:
         lines: assignments, each to a name of its own.
         outsiders: further arrays that it reads, as functions of u and y.
+        u: the name of u, which is the first.
+        waves: whether it has a sine or a cosine of u.
     """
+
+    u = "v0"
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.outsiders: list[Recipe] = []
+        self.waves = False
         self._names: dict[str, str] = {}
 
     def let(self, expression: str, recipe: Recipe = unknown) -> Scalar:
@@ -125,12 +140,36 @@ class Program:
         return _Functions(self)
 
 
+IN_C = ("exp", "tanh", "sigmoid", "softplus", "sin", "cos", "sinh", "cosh", "erf")
+"""The functions that stand in functions.c."""
+
+WAVES = ("sin", "cos")
+"""Those that are quick for numbers of moderate size, at which loops look in u alone."""
+
+
 class _Functions:
     def __init__(self, program: Program) -> None:
         self._program = program
 
+    def where(self, condition: Scalar, x: Any, y: Any) -> Scalar:
+        """x or y."""
+        return self._program.let(
+            f"{condition.name} ? {text(x)} : {text(y)}",
+            lambda u, v: XP.where(*[_recipe(s)(u, v) for s in (condition, x, y)]),
+        )
+
     def __getattr__(self, name: str) -> Callable[[Scalar], Scalar]:
-        if name not in ("exp", "sin", "cos", "sinh", "cosh", "tanh", "sqrt", "sigmoid", "erf"):
+        if name not in (*IN_C, "sqrt"):
             raise AttributeError(f"no tower of scalars has {name}")
-        function = getattr(XP, name)
-        return lambda x: self._program.outside(lambda u, y: function(x.recipe(u, y)))
+        program = self._program
+
+        def call(x: Scalar) -> Scalar:
+            def recipe(u: Any, y: Any) -> Any:
+                return getattr(XP, name)(x.recipe(u, y))
+
+            if name not in IN_C or (name in WAVES and x.name != program.u):
+                return program.outside(recipe)
+            program.waves |= name in WAVES
+            return program.let(f"{name}_T({x.name})", recipe)
+
+        return call

@@ -108,12 +108,17 @@ def functions(source: str, *names: str) -> list[Callable[..., Any]] | None:
     return found
 
 
+def address(function: Any) -> int:
+    """Where a function of C stands."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
 def _compile(path: str, options: tuple[str, ...], source: str, file: Path) -> None:
     """Put the library where it belongs in one step: others may be doing the same."""
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder, "kernel.so")
         for more in ([PARALLEL], []):
-            command = [path, *more, *options, "-x", "c", "-", "-o", str(made)]
+            command = [path, *more, *options, "-x", "c", "-", "-o", str(made), "-lm"]
             done = subprocess.run(
                 command, input=source, capture_output=True, text=True, timeout=SECONDS
             )

@@ -36,6 +36,7 @@ from .decompositions import (
 from .decompositions.polynomials import RECURRENCES, polynomial
 from .decompositions.recurrent import CELLS, layers, one_step
 from .forward import MakeDual, UnpackDual
+from .hooks_private import RegisterHook
 from .lifts import (
     as_strided_past,
     diagonal_past,
@@ -705,7 +706,7 @@ RULES: dict[str, Rule] = {
         ),
     ),
     "normal": Refused("write mean + std * torch.randn_like(mean), whose noise is constant"),
-    "register_hook": Refused("register it on the result of the operator"),
+    "register_hook": RegisterHook(),
 }
 
 COPIES = words(
