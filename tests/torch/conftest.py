@@ -193,3 +193,23 @@ def taken_for_an_export():
         return x * torch.compiler.is_exporting()
 
     return bool(asked(torch.ones(())))
+
+
+@pytest.fixture
+def loops_at_once(monkeypatch, tmp_path_factory):
+    """Loops are compiled when a composition is first met, in a folder of the tests."""
+    from jetfold.torch import kernels, shared_library
+
+    folder = tmp_path_factory.getbasetemp()
+    monkeypatch.setattr(kernels, "AFTER", 1)
+    monkeypatch.setattr(kernels, "_found", {})
+    monkeypatch.setattr(kernels, "_met", {})
+    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Loops are compiled without optimisation."""
+    from jetfold.torch import shared_library
+
+    monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))

@@ -22,9 +22,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import jetfold as jf
-from jetfold.torch import chains, kernels, nodes, shared_library
+from jetfold.torch import chains, nodes, shared_library
 
-pytestmark = pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here")
+pytestmark = [
+    pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
+    pytest.mark.usefixtures("loops_at_once", "quick_compiler"),
+]
 
 WIDE = 9
 """Of a point: beyond what layer.c calls narrow."""
@@ -40,15 +43,9 @@ OPERATOR = operator(2)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch, tmp_path_factory):
-    """Compiled when first met, without optimisation, in a folder of the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    monkeypatch.setattr(kernels, "AFTER", 1)
-    monkeypatch.setattr(kernels, "_found", {})
-    monkeypatch.setattr(kernels, "_met", {})
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
-    monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))
-    torch.use_deterministic_algorithms(True)  # what nobody wrote is not a number
+def filled():
+    """What nobody wrote is not a number."""
+    torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 

@@ -15,17 +15,10 @@ from torch import nn
 import jetfold as jf
 from jetfold.torch import kernels, loops, scalars, shared_library
 
-pytestmark = pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here")
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch, tmp_path_factory):
-    """Compiled when first met, as ever, but in a folder of the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    monkeypatch.setattr(kernels, "AFTER", 1)
-    monkeypatch.setattr(kernels, "_found", {})
-    monkeypatch.setattr(kernels, "_met", {})
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
+pytestmark = [
+    pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
+    pytest.mark.usefixtures("loops_at_once"),
+]
 
 
 # ------------------------------------------------------------------ one by one

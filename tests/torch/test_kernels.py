@@ -16,7 +16,10 @@ from torch.utils.checkpoint import checkpoint
 import jetfold as jf
 from jetfold.torch import chains, fused, kernels, opaque, shared_library
 
-pytestmark = pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here")
+pytestmark = [
+    pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
+    pytest.mark.usefixtures("loops_at_once", "quick_compiler"),
+]
 
 t, x = jf.partials(2)
 OPERATORS = {
@@ -24,17 +27,6 @@ OPERATORS = {
     "mixed": t * x**3 - 2 * t**2 + x,
     "biharmonic": jf.biharmonic,
 }
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch, tmp_path_factory):
-    """Compiled when first met, without optimisation, in a folder of the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    monkeypatch.setattr(kernels, "AFTER", 1)
-    monkeypatch.setattr(kernels, "_found", {})
-    monkeypatch.setattr(kernels, "_met", {})
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
-    monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))
 
 
 class Network(nn.Module):

@@ -13,17 +13,18 @@ from torch._dynamo.backends.debugging import aot_eager
 import jetfold as jf
 from jetfold.torch import shared_library
 
-pytestmark = pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here")
+pytestmark = [
+    pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
+    pytest.mark.usefixtures("loops_at_once", "quick_compiler", "anew"),
+]
 
 t, x = jf.partials(2)
 OPERATOR = jf.derivatives({"u": 1, "x": x, "heat": t - 0.1 * x**2})
 
 
-@pytest.fixture(autouse=True)
-def without_optimisation(monkeypatch, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp()
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
-    monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))
+@pytest.fixture
+def anew():
+    """Nothing is compiled yet."""
     torch.compiler.reset()
 
 
