@@ -22,6 +22,7 @@ from ..core.jet import UNROLL
 from . import chains, inplace, kernels, nodes, private
 from .chains import WRITTEN, Stage
 from .inplace import Composition, Function, Places
+from .loops import TYPES
 from .nodes import Node
 
 SMALL = 2**17
@@ -176,7 +177,7 @@ class Composed:
 
     def __init__(self, of: Composition, source: Any, kernel: Any, follows: bool) -> None:
         self.of, self.source, self.kernel, self.follows = of, source, kernel, follows
-        self.observed = private.is_observed()
+        self.observed = kernel is None and private.is_observed()  # else there is no kernel
         self._attached: Stacked | None = None
         self.y: Any = None
         of_source = source
@@ -258,7 +259,7 @@ def composed(jet: Any, function: Function, tower: Function) -> Composed | None:
     else:
         u, found = jet.primal, [b for b in jet.stored if b is not None]
         arrays = (u, *found)
-        if not all([type(x) is torch.Tensor for x in arrays]) or u.dtype not in _DTYPES:
+        if not all([type(x) is torch.Tensor for x in arrays]) or u.dtype not in TYPES:
             return None
         if not found or any([x.dtype != u.dtype or x.ndim != u.ndim + 1 for x in found]):
             return None
@@ -279,9 +280,6 @@ def worth(of: Composition, kernel: Any, shape: Sequence[int], follows: bool) -> 
     if not follows or (algebra.order <= 2 and entries * algebra.vectors <= SMALL):
         return False
     return _entries(algebra) <= UNROLL or entries >= inplace.LONG
-
-
-_DTYPES = (torch.float32, torch.float64)
 
 
 @lru_cache(maxsize=256)
@@ -359,7 +357,7 @@ def _started(jet: Any, weight: Any, bias: Any) -> Started | None:
         return None
     if not all([type(x) is torch.Tensor and not x.requires_grad for x in given]):
         return None
-    if u.dtype not in _DTYPES or not u.numel() or u.shape[-1] != weight.shape[1]:
+    if u.dtype not in TYPES or not u.numel() or u.shape[-1] != weight.shape[1]:
         return None
     alike = [
         b.dtype == u.dtype and b.ndim == u.ndim + 1 and b.shape[-1] == u.shape[-1] for b in found

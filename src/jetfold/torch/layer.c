@@ -1,7 +1,7 @@
 // Layers W φ(û) + b, one after the other, some points at a time: φ(û) never leaves the cache, and
 // what one layer makes is still there for the next. The loops `values` and `gradient` of a
 // composition stand in front of this file. Both files take numbers of entries and pointers in `s`,
-// as Python counts them out (kernels.py); what they mean stands at `FIELDS` (loops.py).
+// as Python counts them out (chains.py); what they mean stands at `FIELDS` (loops.py).
 
 typedef void (*Gemm)(const char *, const char *, const int *, const int *, const int *, const T *,
                      const T *, const int *, const T *, const int *, const T *, T *, const int *);

@@ -40,7 +40,7 @@ class Node(Unwatched):
         ctx.set_materialize_grads(False)
         arrays = inputs[: len(inputs) - 2 * len(stages)]
         if stages[0].of is None:
-            found = evaluate_from(stages[0], arrays, stages[1:], sizes)
+            found = evaluate_from(stages[0], arrays, stages[1:])
         else:
             found = evaluate(stages, sizes, y, arrays)
         ctx.save_for_backward(*inputs, *found[:-1])
@@ -158,7 +158,7 @@ def _reverse_one(
 ) -> tuple[tuple[Any, Any], list[Any]]:
     """The gradients by weight and bias, and by û, by PyTorch's operations."""
     of, weight = stage.of, stage.weight
-    of_bias = cotangent[0].reshape(-1, cotangent.shape[-1]).sum(0) if by_bias else None
+    of_bias = _matrix(cotangent[0]).sum(0) if by_bias else None
     y = of.function(of.value(arrays))
     order = of.algebra.order + 1
     of_weight: Any = None
@@ -196,12 +196,8 @@ def _reverse_one(
     return (of_weight, of_bias), found
 
 
-def evaluate_from(
-    start: Stage, point: Sequence[Any], stages: Sequence[Stage], sizes: Any
-) -> list[Any]:
+def evaluate_from(start: Stage, point: Sequence[Any], stages: Sequence[Stage]) -> list[Any]:
     """The arrays of W x̂ + b, and the values of the layers behind it."""
-    if sizes is not None:
-        sizes.extend(stages[-1].kernel.sizes)  # type: ignore[union-attr]
     arrays = [x.new_empty((*x.shape[:-1], start.weight.shape[0])) for x in point]
     return arrays + chains.Chain(stages, arrays, None, start, point).forward()
 
