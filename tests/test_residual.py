@@ -166,6 +166,24 @@ def test_operators_in_a_compiled_equation():
     torch.testing.assert_close(found, jf.residual(apart, "t x")(module, batch_dims=1)(points))
 
 
+def test_compiled_with_other_numbers(rng):
+    """To Dynamo a number that changes is a symbol; operators are made of numbers."""
+    t, x = jf.partials(2)
+    points, weight = torch.as_tensor(rng.normal(size=(4, 2))), torch.as_tensor(rng.normal(size=2))
+
+    def solve(points, nu):
+        burgers = jf.residual(lambda u, d: d(t - nu * x**2)(u) + u * d.x(u), "t x")
+        return burgers(lambda p: torch.tanh(p @ weight), batch_dims=1)(points)
+
+    compiled = torch.compile(solve, fullgraph=True, backend="eager")
+    for nu in (0.1, 0.25, 0.7, 0.25):
+        torch.testing.assert_close(compiled(points, nu), solve(points, nu))
+        u = torch.tanh(points @ weight)
+        slope, curvature = 1 - u**2, -2 * u * (1 - u**2)
+        exact = slope * weight[0] - nu * curvature * weight[1] ** 2 + u * slope * weight[1]
+        torch.testing.assert_close(compiled(points, nu), exact)
+
+
 def test_what_is_linear_as_one_operator_carries_fewer_vectors():
     t, x = jf.partials("t x")
     for together, apart, vectors in (

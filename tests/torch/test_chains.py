@@ -564,8 +564,10 @@ def test_threads_share_nothing(monkeypatch):
 
 @pytest.fixture
 def compiled():
+    """After an error Dynamo leaves to Python whatever else it would compile by the same code."""
     torch.compiler.reset()
-    return partial(torch.compile, backend="aot_eager")
+    yield partial(torch.compile, backend="aot_eager")
+    torch.compiler.reset()
 
 
 def test_compiled_layers_are_those_that_were_called(compiled):

@@ -613,6 +613,21 @@ def test_compile_refuses(name):
     close(compiled(POINT), 2 * jf.laplacian(u(name))(POINT, 1.3))
 
 
+def test_exports_leave_nothing_behind():
+    """They are traced without Dynamo, which has things undone when it has compiled."""
+    from torch._dynamo.variables.misc import AutogradFunctionVariable
+
+    class Operator(torch.nn.Module):
+        def forward(self, x):
+            return jf.laplacian(torch.sin, batch_dims=1)(x)
+
+    before = AutogradFunctionVariable.call_apply
+    exported = torch.export.export(Operator(), (POINT,), strict=False)
+    close(exported.module()(POINT), -POINT.sin())
+    assert AutogradFunctionVariable.call_apply is before
+    assert not replaced()
+
+
 # ------------------------------------------------------------------ checkpoints
 
 

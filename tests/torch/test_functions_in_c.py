@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import jetfold as jf
-from jetfold.torch import kernels, loops, scalars, shared_library
+from jetfold.torch import kernels, scalars, shared_library
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
@@ -49,9 +49,9 @@ enum {{ exact = 0 }};
 def in_c(dtype):
     """The functions of functions.c, of tensors, compiled as the loops are."""
     source = SOURCE.format(
-        type=loops.TYPES[dtype],
+        type=shared_library.TYPES[dtype],
         double=int(dtype == torch.float64),
-        functions=loops._file("functions.c"),
+        functions=shared_library.text("functions.c"),
         runs=" ".join(f"RUN({name})" for name in scalars.IN_C),
     )
     found = shared_library.functions(source, *[f"run_{name}" for name in scalars.IN_C])

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from . import arrays as XP
-from . import shared_library
+from .gemm import Products, products
 from .kernels import STEPS, Kernel, is_plain, plain
 
 CACHE = 2**16
@@ -60,7 +60,7 @@ def joins(stage: Stage, shape: Sequence[int]) -> bool:
     weight, kernel = stage.weight, stage.kernel
     if kernel is None or weight is None or weight.shape[1] != shape[-1]:
         return False
-    if not (is_readable(stage) and shared_library.gemm(weight.dtype)):
+    if not (is_readable(stage) and products(weight.dtype)):
         return False
     return bool(FEWEST * kernel.rows * prod(shape[1 if len(shape) > 1 else 0 :]) <= CACHE)
 
@@ -136,7 +136,7 @@ class Form(NamedTuple):
         point: the shapes of x̂, where û is W x̂ + b, whose W and b come first; else ().
         read: how many further arrays the first kernel reads.
         item: bytes of a number.
-        gemm: where BLAS's product of matrices stands.
+        products: of matrices; None where no layer has any.
         threads, cache, alone: how many there are; `CACHE` and `ALONE`.
     """
 
@@ -147,7 +147,7 @@ class Form(NamedTuple):
     point: tuple[tuple[int, ...], ...]
     read: int
     item: int
-    gemm: int
+    products: Products | None
     threads: int
     cache: int
     alone: int
@@ -189,16 +189,23 @@ class Layout:
 
     # ---- numbers of a layer
 
-    def _fields(self, k: int, weight: At, bias: At | int) -> list[int]:
+    def _fields(
+        self, k: int, weight: At, bias: At | int, memory: Memory, reverse: bool
+    ) -> list[int]:
         """Of a layer, −1 for the one that û comes from, up to its room."""
         form = self.form
         inner = self.inner[k] if k >= 0 else prod(form.point[0]) // self.total
         flat = self.flat if k == 0 else 0
         numbers = [self.total, inner, flat, self.part, self.threads]
-        if not form.weights:
-            return [*numbers, 0, 0, 0, 0, 1, 0]
+        if form.products is None:
+            return [*numbers, *[0] * 7, 1, 0]
         (out, in_), there = form.weights[k + self.begun]
-        return [*numbers, form.gemm, LONGEST, weight, bias if there else 0, in_, out]
+        panels: In | int = 0
+        if k >= 0 and form.products.has_panels(out, in_):
+            sides = (out, in_) if reverse else (in_, out)
+            panels = memory.take(form.products.panels(*sides, form.item) * form.item)
+        bias = bias if there else 0
+        return [*numbers, *form.products, LONGEST, weight, bias, panels, in_, out]
 
     def _point(self, first: int, ends: Sequence[int]) -> list[int]:
         """x̂, from the tensor `first` on, and what belongs to its blocks."""
@@ -257,7 +264,7 @@ class Layout:
         layers = []
         for k in range(-self.begun, len(form.kernels)):
             at = weights + 2 * (k + self.begun)
-            numbers = [*self._fields(k, At(at), At(at + 1)), *shared]
+            numbers = [*self._fields(k, At(at), At(at + 1), memory, False), *shared]
             if k < 0:
                 blocks = self._point(point, _addresses(1, len(form.arrays)))
                 layers.append([*numbers, At(0), *[0] * 9, *blocks])
@@ -292,12 +299,13 @@ class Layout:
         handed = max(passing, default=0)
         passed = [memory.take(self.threads * handed * item) for _ in range(2)]
         size = 2 * max(self.sizes) // self.total * self.part if form.weights else 0
-        size += max([few, *matrices])
+        size += max([few, *matrices, *self._factors()])
         shared = [memory.take(self.threads * size * item), size]
         layers = []
         for k in range(-begun, count):
             at = k + begun
-            numbers = self._fields(k, At(weights + 2 * at), At(weights + 2 * at + 1)) + shared
+            parameters = At(weights + 2 * at), At(weights + 2 * at + 1)
+            numbers = [*self._fields(k, *parameters, memory, True), *shared]
             if k == last:
                 come: list[int] = [At(cotangent), prod(self.results[k][1:]), 0]
             else:
@@ -319,6 +327,17 @@ class Layout:
             numbers += self._read(k, At(between + k - 1))
             layers.append(numbers + self._to(k, to, passed[k % 2], handed))
         return self._message(layers, memory.size)
+
+    def _factors(self) -> list[int]:
+        """How many numbers the rows of one coefficient of a part take in panels, in each layer."""
+        form, widths = self.form, [in_ for (_, in_), _ in self.form.weights[self.begun :]]
+        if form.products is None:
+            return []
+        points = [self.part * inner // in_ for inner, in_ in zip(self.inner, widths, strict=False)]
+        return [
+            form.products.panels(rows, in_, form.item)
+            for rows, in_ in zip(points, widths, strict=True)
+        ]
 
     def _passing(self) -> list[int]:
         """How many numbers one layer hands to the one before it."""
@@ -385,7 +404,7 @@ class Chain:
         if self.joined:
             self.layers += stages
         self.parameters = [x for layer in self.layers for x in (layer.weight, layer.bias)]
-        self._gemm = shared_library.gemm(self.u.dtype) if self.joined else 0
+        self._products = products(self.u.dtype) if self.joined else None
 
     def _layout(self, read: int) -> Layout:
         weights = zip(self.parameters[::2], self.parameters[1::2], strict=True)
@@ -398,7 +417,7 @@ class Chain:
                 point=tuple([tuple(x.shape) for x in self.point]),
                 read=read,
                 item=self.u.element_size(),
-                gemm=self._gemm,
+                products=self._products,
                 threads=torch.get_num_threads(),
                 cache=CACHE,
                 alone=ALONE,

@@ -29,10 +29,13 @@ def take_any_constants() -> None:
 
     As it does since PyTorch 2.12, but for what such functions gave. Without it 2.11 compiles no
     operator: what operators are made of is "not a constant" there; and where blocks have structure
-    (`core.structure`) none compiles with any version.
+    (`core.structure`) none compiles with any version. A symbolic number stands for itself there,
+    where Dynamo gives up.
     """
     from torch._dynamo.source import is_constant_source
     from torch._dynamo.variables import functions
+    from torch._dynamo.variables.constant import ConstantVariable
+    from torch._dynamo.variables.tensor import SymNodeVariable
     from torch._dynamo.variables.user_defined import UserDefinedObjectVariable
 
     original = functions.invoke_and_store_as_constant
@@ -41,6 +44,8 @@ def take_any_constants() -> None:
 
     def constant(x: Any) -> Any:
         x = x.realize()
+        if isinstance(x, SymNodeVariable):  # for other numbers it compiles again
+            return ConstantVariable.create(x.evaluate_expr())
         if not isinstance(x, UserDefinedObjectVariable):
             return x
         if x.source and is_constant_source(x.source):

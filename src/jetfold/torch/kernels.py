@@ -16,8 +16,9 @@ import torch
 from . import arrays as XP
 from . import private, shared_library
 from .inplace import Composition, plan_of
-from .loops import ARRAY, TYPES, Loops, source
+from .loops import ARRAY, Loops, source
 from .scalars import Program
+from .shared_library import TYPES
 
 AFTER = 8
 """A composition is compiled when it is met for this time: what runs a few times does not wait."""

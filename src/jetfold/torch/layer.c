@@ -6,6 +6,13 @@
 typedef void (*Gemm)(const char *, const char *, const int *, const int *, const int *, const T *,
                      const T *, const int *, const T *, const int *, const T *, T *, const int *);
 
+// Of gemm.c, which are 0 where it is not used: then matrices are multiplied by BLAS.
+typedef void (*Fill)(const T *, int64_t, int64_t, int64_t, T *);
+typedef void (*Times)(int64_t, int64_t, int64_t, const T *, int64_t, int64_t, const T *, const T *,
+                      int64_t, T *);
+#define FILL_PANELS ((Fill)s[FILL])
+#define TIMES_PANELS ((Times)s[TIMES])
+
 // c = op(a) op(b) + beta c of matrices in rows: in columns, as BLAS has them, the transposed one.
 static void multiply(const int64_t *s, const char *op_a, const char *op_b, int m, int n, int k,
                      const T *a, int lda, const T *b, int ldb, T beta, T *c)
@@ -50,7 +57,13 @@ void forward_part(const int64_t *s, int64_t thread, int64_t start)
   T *room = ROOM_OF(thread);
   values(s, start * s[INNER], entries / width, width, room, entries);
   to += start * (s[INNER] / in) * out;
-  const T *bias = (const T *)s[BIAS];
+  const T *bias = (const T *)s[BIAS], *panels = (const T *)s[PANELS];
+  if (panels) {
+    for (int64_t r = 0; r < ROWS; r++)
+      TIMES_PANELS(rows, out, in, room + r * entries, in, 1, panels, r ? 0 : bias, 0,
+                   to + r * s[RESULT_ROW]);
+    return;
+  }
   for (int64_t k = 0; bias && k < rows; k++)
     for (int64_t i = 0; i < out; i++) to[k * out + i] = bias[i];
   for (int64_t r = 0; r < ROWS; r++)
@@ -91,15 +104,27 @@ void reverse_part(const int64_t *s, int64_t thread, int64_t start)
   const int64_t rows = entries / in;
   T *again = room + ROWS * s[PART] * s[INNER], *few = again + ROWS * s[PART] * s[INNER];
   given += s[COTANGENT_ROOM] ? thread * s[COTANGENT_ROOM] : start * (s[INNER] / in) * out;
-  for (int64_t r = 0; r < ROWS; r++)
-    multiply(s, "N", "N", rows, in, out, given + r * s[COTANGENT_ROW], out,
-             (const T *)s[WEIGHT], in, 0, room + r * entries);
+  for (int64_t r = 0; r < ROWS; r++) {
+    const T *from = given + r * s[COTANGENT_ROW];
+    if (s[PANELS])
+      TIMES_PANELS(rows, in, out, from, out, 1, (const T *)s[PANELS], 0, 0, room + r * entries);
+    else
+      multiply(s, "N", "N", rows, in, out, from, out, (const T *)s[WEIGHT], in, 0,
+               room + r * entries);
+  }
   if (s[OF_WEIGHT] && !FUSED) values(s, offset, entries / width, width, again, entries);
   gradient_part(s, thread, offset, entries, width, room, entries, few,
                 s[OF_WEIGHT] && FUSED ? again : 0);
   if (s[OF_BIAS]) add_rows(given, rows, out, few, SUMS_OF(thread));
   if (!s[OF_WEIGHT]) return;
   T *by_weight = BY_WEIGHT(thread);
+  if (s[PANELS]) {
+    for (int64_t r = 0; r < ROWS; r++) {
+      FILL_PANELS(again + r * entries, rows, in, 0, few);
+      TIMES_PANELS(out, in, rows, given + r * s[COTANGENT_ROW], 1, out, few, 0, 1, by_weight);
+    }
+    return;
+  }
   int64_t terms = 0;  // BLAS would add each term to the whole sum
   for (int64_t r = 0; r < ROWS; r++) {
     multiply(s, "T", "N", out, in, rows, given + r * s[COTANGENT_ROW], out, again + r * entries,
@@ -114,6 +139,11 @@ void reverse_part(const int64_t *s, int64_t thread, int64_t start)
 void prepare(const int64_t *s)
 {
   const int64_t size = s[IN] * s[OUT];
+  if (s[PANELS]) {  // values are multiplied by the transpose, cotangents by the weight itself
+    const int64_t values = s[RESULT] != 0;
+    FILL_PANELS((const T *)s[WEIGHT], s[values ? IN : OUT], s[values ? OUT : IN], values,
+                (T *)s[PANELS]);
+  }
   for (int64_t t = 0; t < s[THREADS]; t++) {
     for (int64_t i = 0; s[OF_WEIGHT] && i < size; i++) BY_WEIGHT(t)[i] = 0;
     for (int64_t i = 0; i < s[SUMS_SIZE]; i++) SUMS_OF(t)[i] = 0;

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..core import towers
 from ..core.algebra import JetAlgebra
+from . import shared_library
 from .inplace import Place, Places, places, structure_constants
 from .scalars import Program, text, unknown
+from .shared_library import TYPES
 
 # ------------------------------------------------------------------ values
 
@@ -168,16 +169,18 @@ ARRAY = _Array()
 
 
 FIELDS = [
-    "TOTAL", "INNER", "INNER_WIDTH", "PART", "THREADS", "GEMM", "LONGEST", "WEIGHT", "BIAS", "IN",
-    "OUT", "ROOM", "ROOM_SIZE", "RESULT", "RESULT_ROW", "COTANGENT", "COTANGENT_ROW",
-    "COTANGENT_ROOM", "OF_WEIGHT", "OTHERS", "OF_BIAS", "SUMS", "SUMS_SIZE",
+    "TOTAL", "INNER", "INNER_WIDTH", "PART", "THREADS", "GEMM", "FILL", "TIMES", "LONGEST",
+    "WEIGHT", "BIAS", "PANELS", "IN", "OUT", "ROOM", "ROOM_SIZE", "RESULT", "RESULT_ROW",
+    "COTANGENT", "COTANGENT_ROW", "COTANGENT_ROOM", "OF_WEIGHT", "OTHERS", "OF_BIAS", "SUMS",
+    "SUMS_SIZE",
 ]  # fmt: skip
 """What a layer is told before its arrays.
 
 Points along the first axis, entries of each, so many of them at a time for arrays without an axis
-of points (0: all), points of a part, threads; BLAS's product of matrices, and how many terms its
-sums may have; weight (out, in) and bias, 0 where there is none; room for every thread: the rows of
-a part, then one gradient by the weight or the sums of `gradient`; where the result goes; the
+of points (0: all), points of a part, threads; the functions of `gemm.Products`, and how many terms
+sums may have; weight (out, in) and bias, 0 where there is none, and room for the weight in panels,
+0 where BLAS multiplies; room for every thread: the rows of a part, then one gradient by the weight,
+the rows of one coefficient in panels, or the sums of `gradient`; where the result goes; the
 cotangent, or, with COTANGENT_ROOM, that of a part, for every thread; where the gradients by weight
 and bias go, 0 where they are not wanted, with room for the weight's of further threads; sums of
 every thread in double precision, first of the bias. Rows are so many entries apart.
@@ -245,8 +248,6 @@ _WAVES = """if (within(r0, width)) {{
 SHORT = 200
 """Lines of a loop of values that is short enough to be one with that of the gradient."""
 
-TYPES = {torch.float32: "float", torch.float64: "double"}
-
 
 def _loop(pointers: Sequence[str], program: Program, stores: Sequence[str]) -> str:
     entries = _ENTRIES.format(lines="\n      ".join([*program.lines, *stores]))
@@ -311,7 +312,7 @@ def source(loops: Loops, dtype: Any, broadcast: Sequence[bool]) -> tuple[str, Pr
     head = _HEAD.format(
         type=TYPES[dtype],
         double=int(dtype == torch.float64),
-        functions=_file("functions.c"),
+        functions=shared_library.text("functions.c"),
         fields=", ".join(FIELDS),
         rows=len(values),
         broadcast=len(without_points),
@@ -322,12 +323,7 @@ def source(loops: Loops, dtype: Any, broadcast: Sequence[bool]) -> tuple[str, Pr
         fused=int(fused),
         both=third,
     )
-    return head + _file("layer.c"), forward, reverse
-
-
-@cache
-def _file(name: str) -> str:
-    return Path(__file__).with_name(name).read_text()
+    return head + shared_library.text("layer.c"), forward, reverse
 
 
 def _homes(given: Places) -> list[tuple[int, int]]:

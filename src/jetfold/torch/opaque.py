@@ -22,7 +22,7 @@ from . import shared_library
 from .chains import Chain, Stage
 from .inplace import Composition, Places
 from .kernels import Kernel, built, name_of, plain, without_points
-from .loops import TYPES
+from .shared_library import TYPES
 
 LEAST = 1000
 """Loops of so many lines: what is less, Inductor fuses with its neighbours in a few seconds."""

@@ -75,7 +75,7 @@ class NewLevel:
         self.batch_dims = batch_dims
 
     def __enter__(self) -> int:
-        tracing = torch.compiler.is_compiling()
+        tracing = torch.compiler.is_dynamo_compiling()
         return _enter(tracing, True) if self.batch_dims else _enter(tracing, False)
 
     def __exit__(self, *_: object) -> None:

@@ -28,6 +28,9 @@ _log = logging.getLogger("jetfold")
 SWITCH = "JETFOLD_KERNELS"
 """The environment variable that turns all of this off where it is 0."""
 
+TYPES = {torch.float32: "float", torch.float64: "double"}
+"""Numbers that C knows, too."""
+
 OPTIONS = ("-O2", "-ftree-vectorize", "-fno-trapping-math", "-fPIC", "-shared", "-w")
 PARALLEL = "-fopenmp"
 """Not known to every compiler: without it functions run on one thread."""
@@ -53,14 +56,9 @@ def compiler() -> str | None:
 
 
 @cache
-def gemm(dtype: Any) -> int:
-    """The address of BLAS's product of matrices, of the BLAS that PyTorch brings; 0 for none."""
-    name = {torch.float32: "sgemm_", torch.float64: "dgemm_"}[dtype]
-    try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
-    except (OSError, AttributeError):
-        return 0
+def text(name: str) -> str:
+    """What a file beside this one says."""
+    return Path(__file__).with_name(name).read_text()
 
 
 @cache

@@ -23,8 +23,8 @@ from . import opaque, private
 from .chains import CACHE, FEWEST, WRITTEN, Chain, Stage
 from .inplace import Function
 from .kernels import plain
-from .loops import TYPES
 from .opaque import known, named, places_of
+from .shared_library import TYPES
 
 
 class Layers:
