@@ -329,15 +329,14 @@ class Layout:
         return self._message(layers, memory.size)
 
     def _factors(self) -> list[int]:
-        """How many numbers the rows of one coefficient of a part take in panels, in each layer."""
-        form, widths = self.form, [in_ for (_, in_), _ in self.form.weights[self.begun :]]
-        if form.products is None:
-            return []
-        points = [self.part * inner // in_ for inner, in_ in zip(self.inner, widths, strict=False)]
-        return [
-            form.products.panels(rows, in_, form.item)
-            for rows, in_ in zip(points, widths, strict=True)
-        ]
+        """How many numbers the rows of one coefficient of a part take, in layers with panels."""
+        form, found = self.form, []
+        weights = form.weights[self.begun :]
+        for inner, ((out, in_), _) in zip(self.inner, weights, strict=False):
+            if form.products and form.products.has_panels(out, in_):
+                rows = self.part * inner // in_
+                found.append(form.products.panels(rows, in_, form.item))
+        return found
 
     def _passing(self) -> list[int]:
         """How many numbers one layer hands to the one before it."""
@@ -404,7 +403,6 @@ class Chain:
         if self.joined:
             self.layers += stages
         self.parameters = [x for layer in self.layers for x in (layer.weight, layer.bias)]
-        self._products = products(self.u.dtype) if self.joined else None
 
     def _layout(self, read: int) -> Layout:
         weights = zip(self.parameters[::2], self.parameters[1::2], strict=True)
@@ -417,7 +415,7 @@ class Chain:
                 point=tuple([tuple(x.shape) for x in self.point]),
                 read=read,
                 item=self.u.element_size(),
-                products=self._products,
+                products=products(self.u.dtype) if self.joined else None,
                 threads=torch.get_num_threads(),
                 cache=CACHE,
                 alone=ALONE,
