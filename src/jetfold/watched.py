@@ -25,9 +25,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from . import shared_library
 from .columns import VALUE, Column, Index, Symbol, operators, times
 from .core import plans
-from .torch import shared_library
 from .warn import JetfoldWarning
 
 VIEWS = ("AliasBackward0", "SliceBackward0", "SplitBackward0", "SplitWithSizesBackward0",

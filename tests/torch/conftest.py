@@ -198,7 +198,8 @@ def taken_for_an_export():
 @pytest.fixture
 def loops_at_once(monkeypatch, tmp_path_factory):
     """Loops are compiled when a composition is first met, in a folder of the tests."""
-    from jetfold.torch import kernels, shared_library
+    from jetfold import shared_library
+    from jetfold.torch import kernels
 
     folder = tmp_path_factory.getbasetemp()
     monkeypatch.setattr(kernels, "AFTER", 1)
@@ -210,6 +211,6 @@ def loops_at_once(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def quick_compiler(monkeypatch):
     """Loops are compiled without optimisation."""
-    from jetfold.torch import shared_library
+    from jetfold import shared_library
 
     monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))

@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import jetfold as jf
-from jetfold.torch import chains, nodes, shared_library
+from jetfold import shared_library
+from jetfold.torch import chains, nodes
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),

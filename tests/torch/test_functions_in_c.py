@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import jetfold as jf
-from jetfold.torch import kernels, scalars, shared_library
+from jetfold import shared_library
+from jetfold.torch import compiled, kernels, scalars
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
@@ -49,12 +50,12 @@ enum {{ exact = 0 }};
 def in_c(dtype):
     """The functions of functions.c, of tensors, compiled as the loops are."""
     source = SOURCE.format(
-        type=shared_library.TYPES[dtype],
+        type=compiled.TYPES[dtype],
         double=int(dtype == torch.float64),
-        functions=shared_library.text("functions.c"),
+        functions=shared_library.text("torch/functions.c"),
         runs=" ".join(f"RUN({name})" for name in scalars.IN_C),
     )
-    found = shared_library.functions(source, *[f"run_{name}" for name in scalars.IN_C])
+    found = compiled.functions(source, *[f"run_{name}" for name in scalars.IN_C])
 
     def of_tensors(function):
         def call(x):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import jetfold as jf
-from jetfold.torch import chains, gemm, shared_library
+from jetfold import shared_library
+from jetfold.torch import chains, gemm
+from jetfold.torch.compiled import functions
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),
@@ -26,7 +28,7 @@ def dtype(request):
 
 def compiled(dtype):
     """The functions of gemm.c, whether this processor profits from them or not."""
-    return shared_library.functions(gemm.source(dtype), *gemm.FUNCTIONS)
+    return functions(gemm.source(dtype), *gemm.FUNCTIONS)
 
 
 def call(function, *arguments):

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import jetfold as jf
-from jetfold.torch import chains, fused, kernels, opaque, shared_library
+from jetfold import shared_library
+from jetfold.torch import chains, fused, kernels, opaque
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),

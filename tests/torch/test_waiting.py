@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
 import jetfold as jf
-from jetfold.torch import shared_library
+from jetfold import shared_library
 
 pytestmark = [
     pytest.mark.skipif(shared_library.compiler() is None, reason="no C compiler here"),

@@ -110,6 +110,14 @@ class Packed:
         found = iter(arrays)
         return [next(found) if there else None for there in self.there]
 
+    def awaited(self, algebra: JetAlgebra) -> int:
+        """How many of the first ones have to be waited for, so that nothing large is made before.
+
+        Products of two coefficients of higher degrees reach no degree but the last. What is of
+        second order XLA makes part of products of matrices, and needs less memory if all wait.
+        """
+        return self.count if algebra.order <= 2 else sum(self.there[: (algebra.order + 1) // 2])
+
 
 def kept(of: Composition, y: Any, u: Coefficients) -> list[Any]:
     """φ(û), of which the gradient keeps û and y = φ(u)."""
@@ -129,7 +137,8 @@ def kept(of: Composition, y: Any, u: Coefficients) -> list[Any]:
             out = of.tangent(y, packed.spread(arrays), packed.spread(du[1:]))
             return list(map(_filled, results.flat(out), results.flat(shapes)))
 
-        return held(of_moved, arrays, [], [tangents[k] for k in moved])
+        late = 1 + packed.awaited(of.algebra)
+        return held(of_moved, arrays[:late], arrays[late:], [tangents[k] for k in moved])
 
     def mapped(arrays: Sequence[Any], axes: Axes) -> tuple[list[Any], Axes]:
         """φ acts on every entry alone, so a mapped axis is one more."""
@@ -226,6 +235,7 @@ def times_array(
     g = [x.primal, *x.stored]
     made, packed = Packed(x.argument), Packed(g)
     n = made.count
+    awaited = made.awaited(x.algebra)
 
     def value(*arrays: Any) -> list[Any]:
         *blocks, array = arrays[n:]
@@ -245,13 +255,14 @@ def times_array(
             if any(b is not None for b in moving):
                 out = contraction(packed.spread(moving), array)
             if by is not None:
-                made_again = [y, *x.of(late, made.spread(u))[1:]]
+                made_again = [y, *kept(x.of, late, made.spread(u))[1:]]
                 out = list(map(add, out, contraction(made_again, by)))
             there[:] = [b is not None for b in packed.flat(out)]
             return [b for b in out if b is not None]
 
         there: list[bool] = []
-        late, residuals = [arrays[n], *arrays[:n]], [arrays[n], arrays[-1]]
+        late = [arrays[n], *arrays[:awaited]]
+        residuals = [*arrays[awaited:n], arrays[n], arrays[-1]]
         found = iter(held(of_moved, late, residuals, [tangents[k] for k in moved]))
         return [next(found) if some else None for some in there]
 

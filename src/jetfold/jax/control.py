@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..core import recorded
 from ..core.algebra import JetAlgebra
@@ -33,12 +33,6 @@ from .jets import (
     zeros,
 )
 
-
-def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
-    """A jaxpr with its constants, if it has any."""
-    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
-
-
 # ------------------------------------------------------------------ calls
 
 
@@ -49,7 +43,7 @@ class Inlined(Rule):
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
         params = operation.params
         inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
-        function = closed(inner)
+        function = private.closed(inner)
         # What `held` waits for comes last, and is not read.
         results = interpret_closed(function, operands[: len(function.in_avals)])
         return results if operation.several else results[0]
@@ -58,7 +52,7 @@ class Inlined(Rule):
 def checkpointed(operation: Operation, operands: Sequence[Any]) -> Any:
     """jax.checkpoint of the function on jets."""
     params = operation.params
-    inner = closed(params["jaxpr"])
+    inner = private.closed(params["jaxpr"])
     options = {k: params[k] for k in ("prevent_cse", "policy")}
     return jax.checkpoint(lambda *x: interpret_closed(inner, x), **options)(*operands)
 

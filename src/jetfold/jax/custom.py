@@ -18,7 +18,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from ..core.jet import Jet
 from ..warn import report_inside
 from . import private
-from .control import closed
 from .general import Push, Value, by_jvp, entrywise, general, of_places, places_of_jets
 from .interpreter import Operation, Rule, interpret_closed, rule_of
 from .jets import algebra_of, is_inexact, values
@@ -38,7 +37,7 @@ def is_entrywise(jaxpr: Jaxpr) -> bool:
         if name == "broadcast_in_dim" and _as_numpy_does(equation):
             continue
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if name not in CALLS or inner is None or not is_entrywise(closed(inner).jaxpr):
+        if name not in CALLS or inner is None or not is_entrywise(private.closed(inner).jaxpr):
             return False
     return True
 
@@ -113,7 +112,7 @@ class CustomVjp(Rule):
     """
 
     def __call__(self, operation: Operation, operands: Sequence[Any]) -> Any:
-        inner = closed(next(operation.params[k] for k in _INSIDE if k in operation.params))
+        inner = private.closed(next(operation.params[k] for k in _INSIDE if k in operation.params))
         if (
             _one_shape(operands, inner.jaxpr)
             and is_entrywise(inner.jaxpr)
@@ -202,7 +201,7 @@ def _loops(jaxpr: Jaxpr) -> bool:
     return any(
         equation.primitive.name == "while"
         or any(
-            _loops(closed(inner).jaxpr)
+            _loops(private.closed(inner).jaxpr)
             for inner in jax.tree.leaves(equation.params)
             if isinstance(inner, (Jaxpr, ClosedJaxpr))
         )

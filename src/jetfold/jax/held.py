@@ -25,7 +25,11 @@ from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
+from . import loops
 from .halves import sum_of_rows
+
+Evaluate = Callable[[ClosedJaxpr, Sequence[Any]], list[Any]]
+"""(program, its operands) -> its results."""
 
 Arrays = Sequence[Any]
 
@@ -81,7 +85,11 @@ class _Operands:
 
 
 def _evaluated(*arrays: Any, jaxpr: ClosedJaxpr, **kinds: int) -> list[Any]:
-    return list(jaxpr_as_fun(jaxpr)(*arrays[: len(jaxpr.in_avals)]))
+    return _of_equations(jaxpr, arrays[: len(jaxpr.in_avals)])
+
+
+def _of_equations(jaxpr: ClosedJaxpr, arrays: Arrays) -> list[Any]:
+    return list(jaxpr_as_fun(jaxpr)(*arrays))
 
 
 def _described(*arrays: Any, jaxpr: ClosedJaxpr, **kinds: int) -> list[Any]:
@@ -89,7 +97,7 @@ def _described(*arrays: Any, jaxpr: ClosedJaxpr, **kinds: int) -> list[Any]:
 
 
 def _lowered(
-    *arrays: Any, after: Callable[..., Arrays], jaxpr: ClosedJaxpr, **kinds: int
+    *arrays: Any, after: Callable[..., Arrays], evaluate: Evaluate, jaxpr: ClosedJaxpr, **kinds: int
 ) -> list[Any]:
     x = _Operands(arrays, **kinds)
     late: Arrays = x.late
@@ -98,7 +106,13 @@ def _lowered(
         late = after(late, x.tokens)
     elif x.tokens:
         linear = after(linear, x.tokens)
-    return _evaluated(*late, *x.residuals, *linear, jaxpr=jaxpr)
+    return evaluate(jaxpr, [*late, *x.residuals, *linear])
+
+
+def _lowered_on_cpu(context: Any, *arrays: Any, jaxpr: ClosedJaxpr, **kinds: int) -> Any:
+    evaluate = partial(loops.evaluated, context=context)
+    function = partial(_lowered, after=_after_on_cpu, evaluate=evaluate, jaxpr=jaxpr, **kinds)
+    return mlir.lower_fun(function)(context, *arrays)
 
 
 def _after_on_cpu(arrays: Arrays, tokens: Arrays) -> Arrays:
@@ -245,10 +259,10 @@ held_p.def_abstract_eval(_described)
 ad.primitive_jvps[held_p] = _pushed
 ad.primitive_transposes[held_p] = _transposed
 batching.primitive_batchers[held_p] = _batched
-mlir.register_lowering(held_p, mlir.lower_fun(partial(_lowered, after=_after)))
 mlir.register_lowering(
-    held_p, mlir.lower_fun(partial(_lowered, after=_after_on_cpu)), platform="cpu"
+    held_p, mlir.lower_fun(partial(_lowered, after=_after, evaluate=_of_equations))
 )
+mlir.register_lowering(held_p, _lowered_on_cpu, platform="cpu")
 
 
 # ------------------------------------------------------------------ with a differential of its own
@@ -312,6 +326,11 @@ def _ruled_batched(
     return ruled(function, of_rows, arrays, axes=axes), found
 
 
+def _ruled_lowered_on_cpu(context: Any, *arrays: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    function = partial(loops.evaluated, jaxpr, context=context)
+    return mlir.lower_fun(lambda *x: function(x))(context, *arrays)
+
+
 def _moves(jaxpr: ClosedJaxpr, axes: Axes) -> list[bool]:
     """Which results depend on a mapped operand."""
     mapped = [axis is not None for axis in axes]
@@ -325,6 +344,7 @@ ruled_p.def_abstract_eval(_described)
 ad.primitive_jvps[ruled_p] = _ruled_pushed
 batching.primitive_batchers[ruled_p] = _ruled_batched
 mlir.register_lowering(ruled_p, mlir.lower_fun(_evaluated))
+mlir.register_lowering(ruled_p, _ruled_lowered_on_cpu, platform="cpu")
 
 
 # ------------------------------------------------------------------ the transpose of a sum of rows

@@ -63,6 +63,14 @@ def array(x: Any) -> Any:
     return jnp.asarray(x) if type(x).__name__ == "TypedNdArray" else x
 
 
+def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
+    """A jaxpr with its constants, if it has any.
+
+    Private: which of the two a parameter of an equation is.
+    """
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
+
+
 def name_of(jaxpr: Jaxpr) -> str:
     """The name of the function that a jaxpr was traced from, for messages alone.
 
@@ -124,6 +132,17 @@ def is_alone(context: Any) -> bool:
     """
     module = getattr(context, "module_context", None)
     return getattr(getattr(module, "axis_context", None), "num_devices", None) == 1
+
+
+def is_here(context: Any) -> bool:
+    """Whether a program is compiled for one device of this process, not to be exported.
+
+    Private: `ModuleContext.lowering_parameters.for_export`. Without it no program counts as one
+    that stays here, and has no loops in C.
+    """
+    module = getattr(context, "module_context", None)
+    exported = getattr(getattr(module, "lowering_parameters", None), "for_export", True)
+    return is_alone(context) and not exported
 
 
 def made_varying(x: Any, axes: Sequence[Any]) -> Any:

@@ -28,7 +28,6 @@ from ..core.axes import (
     alongside,
 )
 from . import private
-from .control import closed
 from .interpreter import rule_of
 
 Axis = int | None
@@ -109,7 +108,7 @@ def _through(equation: JaxprEqn, given: Sequence[Axis], size: int) -> list[Axis]
 
 def _inner(equation: JaxprEqn) -> ClosedJaxpr:
     params = equation.params
-    return closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
+    return private.closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
 
 
 def _action(equation: JaxprEqn) -> Action:

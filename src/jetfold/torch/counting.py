@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import flop_registry
 
+from .. import shared_library
 from ..core import recorded
 from ..core.costs import Cost, Gradient, Operation, Rates, UnpredictableError
-from . import fused, shared_library
+from . import fused
 from .private import TorchDispatchMode, tree_leaves, tree_map
 
 _FUNCTIONS = (

@@ -21,9 +21,9 @@ from ..core.algebra import JetAlgebra
 from ..core.jet import UNROLL
 from . import chains, inplace, kernels, nodes, private
 from .chains import WRITTEN, Stage
+from .compiled import TYPES
 from .inplace import Composition, Function, Places
 from .nodes import Node
-from .shared_library import TYPES
 
 SMALL = 2**17
 """So many numbers of second order, or fewer, are not worth the Python of a node."""

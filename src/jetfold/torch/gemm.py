@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import shared_library
-from .shared_library import TYPES
+from .. import shared_library
+from . import compiled
+from .compiled import TYPES
 
 NARROWEST = 2**3
 """Matrices of fewer rows or columns are multiplied by BLAS: gemm.c wants one vector of them."""
@@ -52,7 +53,7 @@ def products(dtype: Any) -> Products | None:
         gemm = shared_library.address(library["sgemm_" if dtype == torch.float32 else "dgemm_"])
     except (OSError, AttributeError):
         return None
-    made = shared_library.functions(source(dtype), *FUNCTIONS)
+    made = compiled.functions(source(dtype), *FUNCTIONS)
     if made is None or not _says(made[0]):
         return Products(gemm)
     return Products(gemm, *map(shared_library.address, made[1:]))
@@ -60,7 +61,7 @@ def products(dtype: Any) -> Products | None:
 
 def source(dtype: Any) -> str:
     """gemm.c, of a dtype."""
-    return f"typedef {TYPES[dtype]} T;\n" + shared_library.text("gemm.c")
+    return f"typedef {TYPES[dtype]} T;\n" + shared_library.text("torch/gemm.c")
 
 
 def _says(question: Any) -> bool:

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from .. import shared_library
 from . import arrays as XP
-from . import private, shared_library
+from . import compiled, private
+from .compiled import TYPES
 from .inplace import Composition, plan_of
 from .loops import ARRAY, Loops, source
 from .scalars import Program
-from .shared_library import TYPES
 
 AFTER = 8
 """A composition is compiled when it is met for this time: what runs a few times does not wait."""
@@ -98,7 +99,7 @@ def built(of: Composition, dtype: Any, broadcast: tuple[bool, ...]) -> Kernel | 
     if len(forward.lines) + len(reverse.lines) > MOST:
         return None
     start = [f"start_{step}" for step in STEPS]
-    made = shared_library.functions(written, "forward", "reverse", *STEPS, *start)
+    made = compiled.functions(written, "forward", "reverse", *STEPS, *start)
     if made is None:
         return None
     outside = (forward.outsiders, reverse.outsiders) if callable(tower) else (None, None)

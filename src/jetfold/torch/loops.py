@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from .. import shared_library
 from ..core import towers
 from ..core.algebra import JetAlgebra
-from . import shared_library
+from .compiled import TYPES
 from .inplace import Place, Places, places, structure_constants
 from .scalars import Program, text, unknown
-from .shared_library import TYPES
 
 # ------------------------------------------------------------------ values
 
@@ -312,7 +312,7 @@ def source(loops: Loops, dtype: Any, broadcast: Sequence[bool]) -> tuple[str, Pr
     head = _HEAD.format(
         type=TYPES[dtype],
         double=int(dtype == torch.float64),
-        functions=shared_library.text("functions.c"),
+        functions=shared_library.text("torch/functions.c"),
         fields=", ".join(FIELDS),
         rows=len(values),
         broadcast=len(without_points),
@@ -323,7 +323,7 @@ def source(loops: Loops, dtype: Any, broadcast: Sequence[bool]) -> tuple[str, Pr
         fused=int(fused),
         both=third,
     )
-    return head + shared_library.text("layer.c"), forward, reverse
+    return head + shared_library.text("torch/layer.c"), forward, reverse
 
 
 def _homes(given: Places) -> list[tuple[int, int]]:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import shared_library
 from ..core.algebra import algebra_of
-from . import shared_library
 from .chains import Chain, Stage
+from .compiled import TYPES
 from .inplace import Composition, Places
 from .kernels import Kernel, built, name_of, plain, without_points
-from .shared_library import TYPES
 
 LEAST = 1000
 """Loops of so many lines: what is less, Inductor fuses with its neighbours in a few seconds."""

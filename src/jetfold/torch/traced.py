@@ -21,10 +21,10 @@ from ..core.structure import Structured
 from . import arrays as XP
 from . import opaque, private
 from .chains import CACHE, FEWEST, WRITTEN, Chain, Stage
+from .compiled import TYPES
 from .inplace import Function
 from .kernels import plain
 from .opaque import known, named, places_of
-from .shared_library import TYPES
 
 
 class Layers:

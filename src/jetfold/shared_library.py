@@ -16,31 +16,26 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 _log = logging.getLogger("jetfold")
 
 SWITCH = "JETFOLD_KERNELS"
 """The environment variable that turns all of this off where it is 0."""
 
-TYPES = {torch.float32: "float", torch.float64: "double"}
-"""Numbers that C knows, too."""
-
 OPTIONS = ("-O2", "-ftree-vectorize", "-fno-trapping-math", "-fPIC", "-shared", "-w")
 PARALLEL = "-fopenmp"
 """Not known to every compiler: without it functions run on one thread."""
 
-# What the processor has beyond its family's least, as PyTorch found it: files may be shared by
-# machines, and -march=native says nothing that a name could hold.
-_INSTRUCTIONS = {
+INSTRUCTIONS = {
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
 }
+"""What processors have beyond their family's least: files may be shared by machines, and
+-march=native says nothing that a name could hold."""
 
 SECONDS = 60
 """No kernel takes so long to compile."""
@@ -57,8 +52,8 @@ def compiler() -> str | None:
 
 @cache
 def text(name: str) -> str:
-    """What a file beside this one says."""
-    return Path(__file__).with_name(name).read_text()
+    """What a file of the package says."""
+    return Path(__file__).parent.joinpath(name).read_text()
 
 
 @cache
@@ -82,14 +77,31 @@ def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="jetfold-"))
 
 
-def functions(source: str, *names: str) -> list[Callable[..., Any]] | None:
-    """C functions `void name(const int64_t *)`, from source; None where they cannot be had."""
+@cache
+def instructions() -> tuple[str, ...]:
+    """The options for what this processor has, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ()
+    has = set(next((line for line in lines if line.startswith("flags")), "").split())
+    found = [of for of in INSTRUCTIONS.values() if has.issuperset(option[2:] for option in of)]
+    return found[-1] if found else ()
+
+
+def functions(
+    source: str, *names: str, options: Sequence[str] = ()
+) -> list[Callable[..., Any]] | None:
+    """C functions `void name(const int64_t *)`, from source; None where they cannot be had.
+
+    Args:
+        options: further ones of the compiler.
+    """
     path = compiler()
     if path is None:
         return None
     try:
-        capability = torch.backends.cpu.get_cpu_capability()
-        options = (*OPTIONS, *_INSTRUCTIONS.get(capability, ()))
+        options = (*OPTIONS, *options)
         parts = (source, path, _version(path), platform.machine(), PARALLEL, *options)
         name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         file = _folder() / f"{name}.so"
