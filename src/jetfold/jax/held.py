@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.interpreters import partial_eval as pe
 
 from . import loops
 from .halves import sum_of_rows
@@ -214,8 +213,8 @@ def _of_results(closed: ClosedJaxpr, wanted: Sequence[bool]) -> ClosedJaxpr:
     """What some of the results need."""
     if all(wanted):
         return closed
-    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, list(wanted), instantiate=True)
-    return ClosedJaxpr(jaxpr, closed.consts)
+    chosen = [v for v, w in zip(closed.jaxpr.outvars, wanted, strict=True) if w]
+    return loops.of_variables(closed, chosen)
 
 
 def _before(closed: ClosedJaxpr, results: Sequence[Any]) -> list[bool]:

@@ -83,7 +83,7 @@ def _looped(program: ClosedJaxpr, loop: Loop, name: str, arrays: Arrays) -> list
     jaxpr = program.jaxpr
     others = [v for k, v in enumerate(jaxpr.outvars) if k not in loop.results]
     further = [x.variable for x in loop.reads if x.variable not in jaxpr.invars]
-    of_xla = iter(jaxpr_as_fun(_of_variables(program, [*further, *others]))(*arrays))
+    of_xla = iter(jaxpr_as_fun(of_variables(program, [*further, *others]))(*arrays))
     found = dict(zip(jaxpr.invars, arrays, strict=True))
     found.update((v, next(of_xla)) for v in further)
     described = [program.out_avals[k] for k in loop.results]
@@ -113,7 +113,7 @@ def _inlined(program: ClosedJaxpr, arrays: Arrays) -> list[Any]:
     return list(map(of, jaxpr.outvars))
 
 
-def _of_variables(program: ClosedJaxpr, variables: Sequence[Any]) -> ClosedJaxpr:
+def of_variables(program: ClosedJaxpr, variables: Sequence[Any]) -> ClosedJaxpr:
     """The program of some of its variables."""
     whole = program.jaxpr.replace(outvars=list(variables))
     jaxpr, _ = pe.dce_jaxpr(whole, [True] * len(variables), instantiate=True)
