@@ -3,7 +3,7 @@
 The compiler is the one of the machine: `CC`, cc, gcc or clang. What it makes lies in a folder of
 the user (`XDG_CACHE_HOME`, else ~/.cache) under a name that stands for the source, the compiler,
 the options and the processor, and serves later programs too. Where there is no compiler, or it
-fails, there are no functions, and tensors take PyTorch's operations as ever.
+fails, there are no functions, and the framework's own operations serve as ever.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ def _version(path: str) -> str:
 
 
 @cache
-def _folder() -> Path:
+def _folder(base: str) -> Path:
     """Where compiled functions are kept: the user's own, so that no one else writes there."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base, "jetfold", "kernels")
+    folder = Path(base or Path.home() / ".cache", "jetfold", "kernels")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
@@ -104,7 +103,7 @@ def functions(
         options = (*OPTIONS, *options)
         parts = (source, path, _version(path), platform.machine(), PARALLEL, *options)
         name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        file = _folder() / f"{name}.so"
+        file = _folder(os.environ.get("XDG_CACHE_HOME", "")) / f"{name}.so"
         if not file.exists():
             _compile(path, options, source, file)
         library = ctypes.CDLL(str(file))

@@ -210,16 +210,22 @@ def test_one_core():
     assert os.sched_getaffinity(0) == before
 
 
-def test_nothing_is_found_on_disk(monkeypatch):
+@pytest.mark.parametrize("before", ["/somewhere", None])
+@pytest.mark.parametrize(
+    ("backend", "names"),
+    [(Torch, ["TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"]), (Jax, ["XDG_CACHE_HOME"])],
+)
+def test_nothing_is_found_on_disk(backend, names, before, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f: f)
-    for before in ("/somewhere", None):
-        if before is None:
-            monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-        else:
-            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
-        with Torch("cpu", "float32").cold():
-            assert os.listdir(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == []
-        assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+        if before is not None:
+            monkeypatch.setenv(name, before)
+    with backend("cpu", "float32").cold():
+        for name in names:
+            assert os.listdir(os.environ[name]) == []
+    for name in names:
+        assert os.environ.get(name) == before
 
 
 def test_one_thread():

@@ -43,6 +43,12 @@ class Vocabulary:
     def expand_dims(self, block, ndim):
         return block.reshape(len(block), *[1] * (ndim + 1 - block.ndim), *block.shape[1:])
 
+    def multiply(self, left, right):
+        return left * right
+
+    def weighted_sum(self, terms, weights):
+        return sum(c * x for c, x in zip(weights, terms, strict=True))
+
     def multiply_add(self, total, left, right, factor=1.0):
         return total + factor * left * right
 

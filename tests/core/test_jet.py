@@ -64,6 +64,12 @@ class Numpy:
     def expand_dims(self, block: Any, ndim: int) -> Any:
         return block.reshape(len(block), *[1] * (ndim + 1 - block.ndim), *block.shape[1:])
 
+    def multiply(self, left: Any, right: Any) -> Any:
+        return left * right
+
+    def weighted_sum(self, terms: Sequence[Any], weights: Sequence[float]) -> Any:
+        return sum(scaled(c, x) for c, x in zip(weights, terms, strict=True))
+
     def multiply_add(self, total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:
         return total + factor * left * right
 

@@ -37,7 +37,7 @@ def _for_all(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(loops, "WORTH", 0)
     monkeypatch.setattr(loops, "HEAVY", 0)
     monkeypatch.setattr(shared_library, "OPTIONS", ("-O1", "-fPIC", "-shared", "-w"))
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 def weights(rng, widths, dtype="float64"):

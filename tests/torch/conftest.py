@@ -198,14 +198,13 @@ def taken_for_an_export():
 @pytest.fixture
 def loops_at_once(monkeypatch, tmp_path_factory):
     """Loops are compiled when a composition is first met, in a folder of the tests."""
-    from jetfold import shared_library
     from jetfold.torch import kernels
 
     folder = tmp_path_factory.getbasetemp()
     monkeypatch.setattr(kernels, "AFTER", 1)
     monkeypatch.setattr(kernels, "_found", {})
     monkeypatch.setattr(kernels, "_met", {})
-    monkeypatch.setattr(shared_library, "_folder", lambda: folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -176,6 +178,21 @@ def backend(framework: str, device: str, dtype: str, threads: int | None) -> Bac
         raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
     made: Backend = import_module(f"{__package__}.{framework}").make(device, dtype, threads)
     return made
+
+
+@contextmanager
+def empty_folder(*names: str) -> Iterator[None]:
+    """Within it, these environment variables name a folder where nothing lies yet."""
+    before = {name: os.environ.get(name) for name in names}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(names, folder))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def processor() -> str:

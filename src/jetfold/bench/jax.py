@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental.jet import jet
 
 from ..collapse import collapse
-from .backends import Along, Loss, Powers, at_a_point, processor
+from .backends import Along, Loss, Powers, at_a_point, empty_folder, processor
 from .measure import one_core, resident_peak
 from .networks import Layer
 
@@ -166,7 +166,7 @@ class Jax:
         return one_core() if self._device.platform == "cpu" else nullcontext()
 
     def cold(self) -> AbstractContextManager[Any]:
-        return nullcontext()  # nothing is on disk unless the user says so
+        return empty_folder("XDG_CACHE_HOME")
 
     def inference(self) -> AbstractContextManager[Any]:
         return self.doubles()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 
 from ..torch import kernels
-from .backends import Along, Loss, Powers, at_a_point, processor
+from .backends import Along, Loss, Powers, at_a_point, empty_folder, processor
 from .measure import resident_growth, resident_peak
 from .networks import Layer
 from .torch_private import ZerosInMemory
@@ -240,17 +238,9 @@ class Torch:
 
     @contextmanager
     def cold(self) -> Iterator[None]:
-        name = "TORCHINDUCTOR_CACHE_DIR"
-        before = os.environ.get(name)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            os.environ[name] = folder
-            try:
-                torch.compile(torch.sin)(torch.ones(2, device=self.device))  # headers, once
-                yield
-            finally:
-                del os.environ[name]
-                if before is not None:
-                    os.environ[name] = before
+        with empty_folder("TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"):
+            torch.compile(torch.sin)(torch.ones(2, device=self.device))  # headers, once
+            yield
 
     def inference(self) -> AbstractContextManager[Any]:
         return torch.no_grad()

@@ -143,6 +143,12 @@ class Arrays(Protocol):
 
     # ---- arithmetic
 
+    def multiply(self, left: Array, right: Array) -> Array:
+        """left · right, elementwise; one of them may be a number."""
+
+    def weighted_sum(self, terms: Sequence[Array], weights: Sequence[float]) -> Array:
+        """Σ_k weights[k] · terms[k], without products where a weight is one."""
+
     def multiply_add(self, total: Array, left: Array, right: Array, factor: float = 1.0) -> Array:
         """total + factor · left · right."""
 

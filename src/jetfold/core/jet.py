@@ -82,7 +82,7 @@ class Elementwise:
         self.ndim = ndim  # of the product
 
     def one(self, u: Array, v: Array) -> Array:
-        return u * v
+        return self.xp.multiply(u, v)
 
     def value_block(self, u: Array, v: Block) -> Block:
         return expanded(v, self.ndim, self.xp) * u  # in this order: v may be structured, u a jet
@@ -212,13 +212,13 @@ def _sums(
     # Fewer operations, or a product that fuses with the rows before they are stacked.
     factor = 1.0 if xp.COMPILED else table.factor
     left, right = xp.unstack(u), xp.unstack(v)
-    rows = []
-    for _, terms in table.rows:
-        total = None
-        for a, b, c in terms:
-            term = bilinear.one(left[a], right[b])
-            total = add(total, scaled(c / factor, term))
-        rows.append(total)
+    rows = [
+        xp.weighted_sum(
+            [bilinear.one(left[a], right[b]) for a, b, _ in terms],
+            [c / factor for *_, c in terms],
+        )
+        for _, terms in table.rows
+    ]
     block = xp.stack(rows)
     if len(rows) == table.size:
         return block, factor

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import jax.scipy.special as special
 import numpy as np
 from jax import lax
 
+from ..core.jet import scaled
 from .halves import sum_of_rows
 from .jets import mapped
 
@@ -169,6 +172,33 @@ def sum_rows(block: Any) -> Any:
 
 
 # ------------------------------------------------------------------ arithmetic
+
+
+def multiply(left: Any, right: Any) -> Any:
+    """left · right, elementwise."""
+    return lax.mul(left, right) if _are_alike(left, right) else left * right
+
+
+def weighted_sum(terms: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Σ_k weights[k] · terms[k]."""
+    if not _are_alike(*terms):
+        return reduce(add, map(scaled, weights, terms))
+    number = terms[0].dtype.type
+    products = (x if c == 1 else lax.mul(x, number(c)) for c, x in zip(weights, terms, strict=True))
+    return reduce(lax.add, products)
+
+
+def _are_alike(*arrays: Any) -> bool:
+    """Whether nothing is promoted or broadcast.
+
+    Then operations are those of `jax.lax`: `jax.numpy` takes nearly twice as long to trace one, and
+    the products of rows are most of what is traced.
+    """
+    first = arrays[0]
+    return all(
+        isinstance(x, jax.Array) and x.shape == first.shape and x.dtype == first.dtype
+        for x in arrays
+    ) and jnp.issubdtype(first.dtype, jnp.inexact)
 
 
 def multiply_add(total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:

@@ -125,7 +125,7 @@ def kept(of: Composition, y: Any, u: Coefficients) -> list[Any]:
     n = packed.count + 1
 
     def value(y: Any, *arrays: Any) -> list[Any]:
-        return results.flat(of(y, packed.spread(arrays)))
+        return of(y, packed.spread(arrays))
 
     def tangent(arrays: list[Any], tangents: list[Any]) -> list[Any]:
         moved = [k for k, t in enumerate(tangents) if t is not None and k]  # not y, which follows
@@ -148,10 +148,9 @@ def kept(of: Composition, y: Any, u: Coefficients) -> list[Any]:
 
     operands = [y, *packed.flat(u)]
     places = [0, *packed.flat(_places(u))]
-    shapes = jax.eval_shape(lambda y, *arrays: of(y, packed.spread(arrays)), *operands)
+    program, shapes = jax.make_jaxpr(value, return_shape=True)(*operands)  # with no room for a None
     results = Packed(shapes)
-    out = ruled(value, tangent, operands, mapped, results.flat(_places(shapes)))
-    return results.spread(out)
+    return results.spread(ruled(program, tangent, operands, mapped, results.flat(_places(shapes))))
 
 
 def _moved(arrays: Sequence[Any], axes: Axes, places: Sequence[int]) -> list[Any]:
@@ -275,4 +274,5 @@ def times_array(
 
     operands = [*made.flat(x.argument), *packed.flat(g), array]
     places = [*made.flat(_places(x.argument)), *packed.flat(_places(g))]
-    return packed.spread(ruled(value, tangent, operands, mapped, places[n:]))
+    program = jax.make_jaxpr(value)(*operands)
+    return packed.spread(ruled(program, tangent, operands, mapped, places[n:]))

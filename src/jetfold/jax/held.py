@@ -268,22 +268,20 @@ mlir.register_lowering(held_p, _lowered_on_cpu, platform="cpu")
 
 
 def ruled(
-    function: Callable[..., list[Any]],
+    program: ClosedJaxpr,
     tangent: Tangent,
     operands: Arrays,
-    mapped: Mapped | None = None,
-    axes: Sequence[int] = (),
+    mapped: Mapped | None,
+    axes: Sequence[int],
 ) -> list[Any]:
-    """function(*operands), of which `tangent` is the differential.
+    """The results of a program, of which `tangent` is the differential.
 
     Args:
-        mapped: the function under vmap, where that is known better than by mapping its equations.
+        mapped: the program under vmap, where that is known better than by mapping its equations.
         axes: where the mapped axis stands in each result.
     """
-    closed = jax.make_jaxpr(function)(*operands)
-    axes = tuple(axes) or (0,) * len(closed.out_avals)
     found: list[Any] = ruled_p.bind(
-        *operands, jaxpr=closed, tangent=tangent, mapped=mapped, axes=axes
+        *operands, jaxpr=program, tangent=tangent, mapped=mapped, axes=tuple(axes)
     )
     return found
 
@@ -321,8 +319,8 @@ def _ruled_batched(
             for t, there, axis in zip(out, found, axes, strict=True)
         ]
 
-    function = jax.vmap(jaxpr_as_fun(jaxpr), tuple(places), found)
-    return ruled(function, of_rows, arrays, axes=axes), found
+    program = jax.make_jaxpr(jax.vmap(jaxpr_as_fun(jaxpr), tuple(places), found))(*arrays)
+    return ruled(program, of_rows, arrays, None, axes), found
 
 
 def _ruled_lowered_on_cpu(context: Any, *arrays: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:

@@ -36,7 +36,11 @@ HEAVY = 3
 XLA makes part of the products of matrices around it."""
 
 MOST_LINES = 1600
-"""A C compiler takes three seconds for them, and for longer loops much more than XLA."""
+"""A C compiler takes seconds for them, and for longer loops much more than XLA."""
+
+LEVEL = "-O1"
+"""Of optimisation: a higher one takes a C compiler half as long again, and gains nothing for lines
+that have been written once each."""
 
 MOST_REPEATED = 256
 """Rows of inner entries alone, for which a thread has room on its stack."""
@@ -218,7 +222,7 @@ _REGISTERING = Lock()
 
 @cache
 def _registered(source: str) -> str | None:
-    options = ("-I", jax.ffi.include_dir(), *shared_library.instructions())
+    options = (LEVEL, "-I", jax.ffi.include_dir(), *shared_library.instructions())
     made = shared_library.functions(source, "loop", options=options)
     if made is None:
         return None
