@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jetfold.core.jet import weighted_sum
+
 
 class Vocabulary:
     """`core.arrays.Arrays` in NumPy, as far as the arithmetic of jets asks for it."""
 
     COMPILED = False
+    weighted_sum = staticmethod(weighted_sum)
     exp, log, sqrt, matmul = np.exp, np.log, np.sqrt, np.matmul
     where, zeros_like, moveaxis = map(staticmethod, (np.where, np.zeros_like, np.moveaxis))
     tril, triu, reshape = map(staticmethod, (np.tril, np.triu, np.reshape))
@@ -45,9 +48,6 @@ class Vocabulary:
 
     def multiply(self, left, right):
         return left * right
-
-    def weighted_sum(self, terms, weights):
-        return sum(c * x for c, x in zip(weights, terms, strict=True))
 
     def multiply_add(self, total, left, right, factor=1.0):
         return total + factor * left * right

@@ -11,7 +11,9 @@ comes from a namespace `xp` (`core.arrays`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Protocol
 
 from . import structure
@@ -146,6 +148,11 @@ def add(left: Array | None, right: Array | None) -> Array | None:
 def scaled(c: float, array: Array) -> Array:
     """c · array, without the product when c is one."""
     return array if c == 1 else array * c
+
+
+def weighted_sum(terms: Sequence[Array], weights: Sequence[float]) -> Array:
+    """Σ_k weights[k] · terms[k], by the operators of arrays."""
+    return reduce(operator.add, map(scaled, weights, terms))
 
 
 def product(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from operator import add
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import jax.scipy.special as special
 import numpy as np
 from jax import lax
 
-from ..core.jet import scaled
+from ..core import jet
 from .halves import sum_of_rows
 from .jets import mapped
 
@@ -182,7 +181,7 @@ def multiply(left: Any, right: Any) -> Any:
 def weighted_sum(terms: Sequence[Any], weights: Sequence[float]) -> Any:
     """Σ_k weights[k] · terms[k]."""
     if not _are_alike(*terms):
-        return reduce(add, map(scaled, weights, terms))
+        return jet.weighted_sum(terms, weights)
     number = terms[0].dtype.type
     products = (x if c == 1 else lax.mul(x, number(c)) for c, x in zip(weights, terms, strict=True))
     return reduce(lax.add, products)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.jet import Jet, scaled
+from ..core import jet
+from ..core.jet import Jet
 from . import private
 
 COMPILED = False
@@ -184,15 +185,7 @@ def map_rows(function: Callable[..., Any], *blocks: Any, held: Sequence[Any] = (
 # ------------------------------------------------------------------ arithmetic
 
 
-multiply = mul
-
-
-def weighted_sum(terms: Sequence[Any], weights: Sequence[float]) -> Any:
-    """Σ_k weights[k] · terms[k]."""
-    total = scaled(weights[0], terms[0])
-    for c, x in zip(weights[1:], terms[1:], strict=True):
-        total = total + scaled(c, x)
-    return total
+multiply, weighted_sum = mul, jet.weighted_sum
 
 
 def multiply_add(total: Any, left: Any, right: Any, factor: float = 1.0) -> Any:
